@@ -1,0 +1,57 @@
+"""Where the benchmark data lie, if they are here, and small runs that several tests read."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Callable
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope='session')
+def one_thread() -> None:
+    """Small arrays: threads only stand in each other's way, by a factor of 50 on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def data_root() -> Path:
+    """The folder that holds NAME/raw/: $TVDIFF_DATA, or shared/data beside the checkout."""
+    root = Path(os.environ.get('TVDIFF_DATA') or Path(__file__).resolve().parents[2] / 'shared' / 'data')
+    if not (root / 'lastfm' / 'raw').is_dir():
+        pytest.skip(f'the benchmark data are not here: no lastfm/raw in {root} (set TVDIFF_DATA)')
+    return root
+
+
+@pytest.fixture(scope='session')
+def ratings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 40 users x 30 items in two blocks, with ids that are not numbers."""
+    path = tmp_path_factory.mktemp('ratings') / 'ratings.csv'
+    lines = ['user,item,rating']
+    for user in range(40):
+        for item in range(30):
+            if (user + item) % 2 == 0 and (user * 7 + item * 3) % 5:
+                lines.append(f'u{user:02d},"item, {item:02d}",{4 + item % 2}')
+    path.write_text('\n'.join(lines) + '\n')
+    return path
+
+
+@pytest.fixture(scope='session')
+def fit_options(ratings_file: Path) -> Callable[..., list]:
+    """The options of a run of a second, to which a test adds its own."""
+    def options(*more: str) -> list:
+        return ['fit', '--recipe', 'interaction-file', '--dataset.path', str(ratings_file), '--training.ks', '[5,20]',
+                '--model.hidden_channels', '16', '--training.batch_size', '16', '--max-epochs', '4', *more]
+    return options
+
+
+@pytest.fixture(scope='session')
+def run_folder(fit_options: Callable[..., list], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; tests read it only."""
+    pytest.importorskip('pytorch_lightning')
+    from tvdiff_pyg.cli import main
+
+    out = tmp_path_factory.mktemp('runs') / 'run'
+    main(fit_options('--out', str(out)))
+    return out

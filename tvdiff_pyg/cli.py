@@ -1,0 +1,170 @@
+"""The command line: ``tvdiff demo | fit | test | recommend``."""
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List, NoReturn, Optional, Sequence
+
+EXTRA = "this command needs the packages of the extra 'demo': pip install 'tvdiff-pyg[demo]'"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run the command line; wrong input ends with one line on standard error and exit status 2."""
+    try:
+        import jsonargparse  # noqa: F401
+        import pytorch_lightning  # noqa: F401
+        import safetensors  # noqa: F401
+    except ImportError as error:
+        _fail(f'{EXTRA} ({error})')
+    from tvdiff_pyg.training import TrainingDiverged
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = _parser().parse_args(_settings_files_first(arguments))
+        _COMMANDS[options.command](options[options.command])
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+    except (ValueError, OSError, ImportError) as error:
+        _fail(str(error))
+    except TrainingDiverged as error:
+        _fail(f'{error}; the last good checkpoint is kept', status=1)
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    print(f"tvdiff: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _settings_files_first(arguments: List[str]) -> List[str]:
+    """Put the recipe's file, then --config, before the other options: single settings always override files."""
+    from tvdiff_pyg.training import recipe_path
+
+    files: Dict[str, List[str]] = {'--recipe': [], '--config': []}
+    rest: List[str] = []
+    position = 0
+    while position < len(arguments):
+        name, equals, value = arguments[position].partition('=')
+        width = 1 if equals or name not in files else 2
+        if name not in files:
+            rest.append(arguments[position])
+        elif equals or position + 1 < len(arguments):
+            files[name].append(value if equals else arguments[position + 1])
+        else:
+            raise ValueError(f'{name} needs a value')
+        position += width
+    first = [f'--recipe={name}' for name in files['--recipe']]
+    first += [f'--config={file}' for file in [*map(recipe_path, files['--recipe']), *files['--config']]]
+    return rest[:1] + first + rest[1:]
+
+
+def _parser() -> Any:
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    from tvdiff_pyg.training import PROTOCOLS, Recipe, recipe_names
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
+            _fail(f"{message} (see 'tvdiff --help')")
+
+    def run_parser(description: str) -> Any:
+        parser = Parser(description=description)
+        parser.add_argument('run', type=str, help='folder of a finished run')
+        return parser
+
+    parser = Parser(prog='tvdiff', description='TV-Diff, a tri-view diffusion recommender.')
+    commands = parser.add_subcommands(dest='command', title='commands')
+
+    demo = Parser(description='Train on MovieLens small, compare with baselines, recommend movies to two people.')
+    demo.add_argument('--out', type=Optional[str], help='run folder (default: the first free runs/demo...)')
+    demo.add_argument('--seed', type=int, default=0, help="the run's seed")
+    commands.add_subcommand('demo', demo, help='two minutes on real ratings')
+
+    fit = Parser(description='Train a model into a run folder. Every setting of the recipe can be overridden.')
+    fit.add_argument('--recipe', type=Optional[str], help=f"one of {', '.join(recipe_names())}")
+    fit.add_argument('--config', action=ActionConfigFile, help='a recipe file of your own')
+    fit.add_argument('--data-root', type=Optional[str],
+                     help='folder that holds NAME/raw/ (default: $TVDIFF_DATA, or a cache that is downloaded to)')
+    fit.add_argument('--protocol', choices=PROTOCOLS, default='holdout',
+                     help='select the epoch on validation, or on test as the published figures did')
+    fit.add_argument('--out', type=Optional[str], help='run folder (default: the first free runs/NAME...)')
+    fit.add_argument('--seed', type=int, default=0, help="the run's seed")
+    fit.add_argument('--max-epochs', type=Optional[int], help='short for --training.max_epochs')
+    fit.add_argument('--resume', action='store_true', help='go on with the run in --out')
+    fit.add_class_arguments(Recipe)
+    commands.add_subcommand('fit', fit, help='train a model')
+
+    test = run_parser('Evaluate a finished run again, from its weights.')
+    test.add_argument('--json', action='store_true', help='print JSON')
+    commands.add_subcommand('test', test, help='evaluate a run')
+
+    recommend = run_parser('Print the best unseen items of some users.')
+    recommend.add_argument('--users', type=str, required=True, help='original ids, separated by commas')
+    recommend.add_argument('-k', type=int, default=10, help='length of the lists')
+    recommend.add_argument('--json', action='store_true', help='print JSON lines')
+    commands.add_subcommand('recommend', recommend, help='top-k lists with the original ids')
+    return parser
+
+
+def _free_folder(name: str) -> Path:
+    number = 1
+    while True:
+        folder = Path('runs') / (name if number == 1 else f'{name}-{number}')
+        if not folder.exists():
+            return folder
+        number += 1
+
+
+def _demo(options: Namespace) -> None:
+    from tvdiff_pyg.demo import run_demo
+
+    run_demo(Path(options.out) if options.out else _free_folder('demo'), options.seed)
+
+
+def _fit(options: Namespace) -> None:
+    from tvdiff_pyg.training import Recipe, fit
+    from tvdiff_pyg.training.describe import describe_run
+
+    if not options.recipe and not options.config:
+        raise ValueError("name a recipe with --recipe, or a file of your own with --config; "
+                         "'tvdiff fit --help' lists them")
+    values: Dict[str, Dict[str, Any]] = {group: dict(vars(vars(options)[group])) for group in Recipe().to_dict()}
+    if options.max_epochs is not None:
+        values['training']['max_epochs'] = options.max_epochs
+    recipe = Recipe.from_dict(values)
+    if options.resume and not options.out:
+        raise ValueError('--resume needs --out, the folder of the run to go on with')
+    out = Path(options.out) if options.out else _free_folder(f'{recipe.dataset.name}-{options.protocol}')
+    run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stderr.isatty())
+    print(describe_run(run.metrics))
+    print(f'run: {run.folder}   plot: {run.folder / "training.png"}')
+
+
+def _test(options: Namespace) -> None:
+    from tvdiff_pyg.training import Run
+    from tvdiff_pyg.training.describe import describe_run
+
+    run = Run.load(options.run)
+    metrics = {**run.metrics, 'test': run.evaluate('test').mean}
+    if run.split.validation is not None:
+        metrics['validation'] = run.evaluate('validation').mean
+    print(json.dumps(metrics, indent=2) if options.json else describe_run(metrics))
+
+
+def _recommend(options: Namespace) -> None:
+    from tvdiff_pyg.training import Run
+    from tvdiff_pyg.training.describe import describe_item
+
+    run = Run.load(options.run)
+    users = [user.strip() for user in options.users.split(',')]
+    for answer in run.recommend(users, options.k):
+        if options.json:
+            print(json.dumps(answer, ensure_ascii=False))
+        else:
+            print(f"user {answer['user']}")
+            for rank, item in enumerate(answer['items'], 1):
+                print(f"  {rank:3d}  {item['score']:8.4f}  {item['item']:>8}  {describe_item(item)}".rstrip())
+
+
+_COMMANDS = {'demo': _demo, 'fit': _fit, 'test': _test, 'recommend': _recommend}

@@ -1,0 +1,18 @@
+"""Gowalla, the split of the TV-Diff paper."""
+from __future__ import annotations
+
+from tvdiff_pyg.datasets.base import InteractionDataset
+
+
+class GowallaPaper(InteractionDataset):
+    """The split of the TV-Diff paper, not that of LightGCN; the checksums of its files are not known here.
+
+    Takes the arguments, and raises the errors, of :class:`InteractionDataset`.
+    """
+
+    name = 'gowalla-paper-split'
+    url = 'https://raw.githubusercontent.com/umsimonchen/TV-Diff/HEAD/dataset/gowalla'
+    files = {
+        'train.txt': None,
+        'test.txt': None,
+    }

@@ -1,0 +1,21 @@
+"""Layers, the denoiser, the loss and the models."""
+from tvdiff_pyg.nn.conv import TVDiffConv
+from tvdiff_pyg.nn.denoiser import AnisotropicDenoiser
+from tvdiff_pyg.nn.loss import BCEEntropy, BPREntropy, EntropyTerm, HelmholtzFreeEnergy, NLLEntropy, dense_energy
+from tvdiff_pyg.nn.models import EASE, Popularity, TVDiff
+from tvdiff_pyg.nn.time_embedding import TimeEmbedding
+
+__all__ = [
+    'TVDiffConv',
+    'TimeEmbedding',
+    'AnisotropicDenoiser',
+    'HelmholtzFreeEnergy',
+    'EntropyTerm',
+    'BCEEntropy',
+    'NLLEntropy',
+    'BPREntropy',
+    'dense_energy',
+    'TVDiff',
+    'EASE',
+    'Popularity',
+]

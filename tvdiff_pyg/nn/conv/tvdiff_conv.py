@@ -1,0 +1,183 @@
+"""One-hop anisotropic convolution (SPEC 3)."""
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
+from torch_geometric.nn.conv import MessagePassing
+from torch_geometric.nn.inits import glorot
+from torch_geometric.nn.resolver import activation_resolver
+from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
+from torch_geometric.utils import is_torch_sparse_tensor, scatter, spmm
+
+from tvdiff_pyg.utils import csr_tensor
+
+NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
+    'sym': (0.5, 0.5),
+    'left': (1.0, 0.0),
+    'linkprop': (0.25, 0.5),
+    'raw': (0.0, 0.0),
+}
+"""Exponents ``(a, b)`` of the normalisation ``deg(source)^-a * deg(destination)^-b``."""
+
+
+class TVDiffConv(MessagePassing):
+    r"""The item side of TV-Diff's denoiser as a bipartite layer: one hop, no stacking, nothing shared.
+
+    .. math::
+        H_i = \mathrm{act}\Big(\sum_{u \in N(i)} w_{ui} \deg(u)^{-a} \deg(i)^{-b}\, x_u W \Big)
+
+    ``(a, b)`` is (1/2, 1/2) for ``sym``, (1, 0) for ``left``, (1/4, 1/2) for ``linkprop`` and (0, 0) for ``raw``;
+    degrees are sums of edge weights, and a node of degree 0 gives 0. Sources without features (``x_src = None``)
+    are the paper's case: :math:`x_u W` is then row :math:`u` of the free table :math:`W`.
+
+    Args:
+        in_channels: width of the source features, -1 to find it at the first call, or the number of source nodes
+            where they have no features. Of a ``(source, destination)`` tuple the first is used: destination
+            features do not enter the equation.
+        out_channels: width of the output.
+        normalization: ``sym``, ``left``, ``linkprop`` or ``raw``.
+        act: activation by name, as a module, or ``None``.
+        **kwargs: further arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        * ``x``: ``[V, in]``, or a pair ``([V_src, in] or None, anything or None)`` (the other way round where
+          ``flow`` is ``target_to_source``: its entries follow the rows of ``edge_index``);
+        * ``edge_index``: ``[2, E]``, or the transposed adjacency as a sparse tensor ``[V_dst, V_src]``, whose
+          values are then the edge weights;
+        * output: ``[V_dst, out]``.
+
+    Raises:
+        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong length, a number
+            of source nodes other than that of their features, or a number of destination nodes that nothing tells.
+
+    Source: "anisotropic denoiser" of arXiv 2511.20122.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        in_channels: Union[int, Tuple[int, int]],
+        out_channels: int,
+        normalization: str = 'sym',
+        act: Union[str, torch.nn.Module, None] = 'tanh',
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault('aggr', 'sum')
+        super().__init__(**kwargs)
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"'normalization' must be one of {', '.join(NORMALIZATIONS)}; got '{normalization}'")
+        self.in_channels = in_channels[0] if isinstance(in_channels, (tuple, list)) else in_channels
+        self.out_channels = out_channels
+        self.normalization = normalization
+        self.act = activation_resolver(act) if act is not None else torch.nn.Identity()
+        if self.in_channels < 0:
+            self.weight = UninitializedParameter()
+        else:
+            self.weight = torch.nn.Parameter(torch.empty(self.in_channels, out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew (Xavier uniform)."""
+        super().reset_parameters()
+        if not isinstance(self.weight, UninitializedParameter):
+            glorot(self.weight)
+
+    def forward(
+        self,
+        x: Union[Tensor, OptPairTensor],
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        size: Size = None,
+        degree: Optional[Tuple[Tensor, Tensor]] = None,
+    ) -> Tensor:
+        """Return the destination nodes' embeddings ``[V_dst, out]``.
+
+        Args:
+            x: source features, or a pair; see the class.
+            edge_index: the edges; see the class.
+            edge_weight: weights ``[E]``; only with a COO ``edge_index``.
+            size: number of nodes on either side, ``(V_src, V_dst)``, in the order of ``edge_index``.
+            degree: ``(deg_src, deg_dst)`` to normalise by instead of the degrees of ``edge_index``: those of the
+                full graph, where ``edge_index`` is a sample of it.
+        """
+        if isinstance(x, Tensor):
+            x = (x, x)
+        j, i = (0, 1) if self.flow == 'source_to_target' else (1, 0)
+        if isinstance(self.weight, UninitializedParameter):
+            if x[j] is None:
+                raise ValueError("'in_channels' must be the number of source nodes where they have no features")
+            self.in_channels = x[j].size(-1)
+            self.weight.materialize((self.in_channels, self.out_channels), device=x[j].device, dtype=x[j].dtype)
+            self.reset_parameters()
+        h = self.weight if x[j] is None else x[j] @ self.weight  # [V_src, out]
+
+        sparse = is_torch_sparse_tensor(edge_index)
+        if sparse:
+            num_source, num_destination = edge_index.size(1), edge_index.size(0)
+        else:
+            num_source = h.size(0) if size is None or size[j] is None else size[j]
+            if size is not None and size[i] is not None:
+                num_destination = size[i]
+            elif x[i] is not None:
+                num_destination = x[i].size(0)
+            else:
+                raise ValueError("'size' is needed where the destination nodes have no features: pass "
+                                 "size=(num_source, num_destination)")
+        if num_source != h.size(0):
+            raise ValueError(f"'{'edge_index' if sparse else 'size'}' tells of {num_source} source nodes, but there "
+                             f"are features (or, without features, rows of the weight) for {h.size(0)}")
+        norm = None
+        if sparse:
+            if edge_weight is not None:
+                raise ValueError("'edge_weight' goes with a COO 'edge_index'; a sparse tensor carries its own values")
+            edge_index = self._normalized_adj_t(edge_index, degree, h.dtype)
+        else:
+            if edge_weight is not None and edge_weight.size() != (edge_index.size(1),):
+                raise ValueError(f"'edge_weight' must have shape [{edge_index.size(1)}], one weight an edge; "
+                                 f"got {list(edge_weight.shape)}")
+            norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
+        # One tensor, not a pair: of a pair PyG takes the first entry as the sources, whatever the flow.
+        out = self.propagate(edge_index, h=h, norm=norm, size=(
+            (num_source, num_destination) if j == 0 else (num_destination, num_source)))
+        return self.act(out)
+
+    def message(self, h_j: Tensor, norm: OptTensor) -> Tensor:
+        return h_j if norm is None else norm.unsqueeze(-1) * h_j
+
+    def message_and_aggregate(self, adj_t: Adj, h: Tensor) -> Tensor:
+        return spmm(adj_t, h, reduce=self.aggr)
+
+    def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
+              degree: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype) -> OptTensor:
+        a, b = NORMALIZATIONS[self.normalization]
+        if a == b == 0:
+            return weight if weight is None else weight.to(dtype)
+        weight = torch.ones(source.numel(), dtype=dtype, device=source.device) if weight is None else weight.to(dtype)
+        if degree is None:
+            degree = (scatter(weight, source, dim_size=num_source, reduce='sum'),
+                      scatter(weight, destination, dim_size=num_destination, reduce='sum'))
+        for vector, nodes, side in zip(degree, (num_source, num_destination), ('source', 'destination')):
+            if vector.numel() != nodes:
+                raise ValueError(f"'degree' must hold one number a node: {nodes} {side} nodes, got {vector.numel()}")
+        return weight * _power(degree[0].to(dtype), -a)[source] * _power(degree[1].to(dtype), -b)[destination]
+
+    def _normalized_adj_t(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]],
+                          dtype: torch.dtype) -> Tensor:
+        adj_t = adj_t if adj_t.layout == torch.sparse_csr else adj_t.to_sparse_csr()
+        rowptr, col = adj_t.crow_indices(), adj_t.col_indices()
+        row = torch.arange(adj_t.size(0), device=rowptr.device).repeat_interleave(rowptr.diff())
+        norm = self._norm(col, row, adj_t.values(), adj_t.size(1), adj_t.size(0), degree, dtype)
+        return csr_tensor(rowptr, col, norm, (adj_t.size(0), adj_t.size(1)))
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}({self.in_channels}, {self.out_channels}, '
+                f'normalization={self.normalization})')
+
+
+def _power(degree: Tensor, exponent: float) -> Tensor:
+    zero = degree == 0
+    return degree.masked_fill(zero, 1).pow(exponent).masked_fill(zero, 0)  # the first fill keeps gradients finite

@@ -1,0 +1,86 @@
+"""EASE: the linear item-item model in closed form."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tvdiff_pyg.interaction_matrix import InteractionMatrix
+from tvdiff_pyg.typing import Scorer
+from tvdiff_pyg.utils import csr_tensor
+
+BLOCK = 256  # users at a time, B x N
+
+
+class EASE(torch.nn.Module):
+    r"""Scores :math:`X B`, where :math:`B` minimises :math:`\|X - X B\|_F^2 + \lambda \|B\|_F^2` with a zero diagonal.
+
+    With :math:`P = (X^T X + \lambda I)^{-1}` the minimiser is :math:`B = I - P\, \mathrm{diag}(P)^{-1}`. The inverse is
+    taken on the smaller side: where M < N, :math:`P = (I - X^T K X) / \lambda` with :math:`K = (X X^T + \lambda
+    I)^{-1}`, so :math:`X P = K X` and no N x N array is made. Cost: one inverse of order min(M, N), in float64, and
+    2 B nnz (or 2 B N^2) flops for B users.
+
+    Args:
+        interactions: the training interactions.
+        regularization: :math:`\lambda > 0`.
+
+    Raises:
+        ValueError: ``regularization`` is not a positive number.
+
+    Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", arXiv 1905.03375.
+    """
+
+    def __init__(self, interactions: InteractionMatrix, regularization: float = 500.0) -> None:
+        super().__init__()
+        if not 0 < regularization < math.inf:
+            raise ValueError(f"'regularization' must be a finite number > 0, got {regularization}")
+        self.interactions = interactions
+        self.regularization = regularization
+
+    @property
+    def num_users(self) -> int:
+        """Number of users."""
+        return self.interactions.num_users
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return self.interactions.num_items
+
+    def scorer(self) -> Scorer:
+        """Solve the model and return the function from user indices ``[B]`` to scores ``[B, N]``."""
+        return self._dual_scorer() if self.num_users < self.num_items else self._primal_scorer()
+
+    def _primal_scorer(self) -> Scorer:
+        x_t = self._x_t()  # [N, M]
+        p = self._inverse((x_t @ x_t.t().to_sparse_csr()).to_dense())  # [N, N]
+        b = p.div_(-p.diagonal().clone())  # -P_ij / P_jj
+        b.fill_diagonal_(0)
+        b = b.to(torch.get_default_dtype())
+        return lambda users: self.interactions.dense(users, b.dtype) @ b
+
+    def _dual_scorer(self) -> Scorer:
+        x_t = self._x_t()  # [N, M]
+        k = self._inverse((x_t.t().to_sparse_csr() @ x_t).to_dense())  # [M, M], symmetric
+        diagonal = torch.ones(self.num_items, dtype=k.dtype, device=k.device)  # lambda * diag(P)
+        for users in torch.arange(self.num_users, device=k.device).split(BLOCK):
+            row, item = self.interactions.rows(users)
+            kx = x_t @ k[:, users]  # (K X)^T of the block, [N, B]
+            diagonal.index_add_(0, item, -kx[item, row])
+        scale = self.regularization / diagonal
+
+        def score(users: Tensor) -> Tensor:
+            kx = (x_t @ k[:, users]).t()  # [B, N]
+            return (self.interactions.dense(users, kx.dtype) - kx * scale).to(torch.get_default_dtype())
+
+        return score
+
+    def _x_t(self) -> Tensor:
+        x_t = self.interactions.adj_t()
+        return csr_tensor(x_t.crow_indices(), x_t.col_indices(), x_t.values().double(),
+                          (self.num_items, self.num_users))
+
+    def _inverse(self, gram: Tensor) -> Tensor:
+        gram.diagonal().add_(self.regularization)
+        return torch.cholesky_inverse(torch.linalg.cholesky(gram))

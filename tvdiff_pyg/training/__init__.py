@@ -1,0 +1,22 @@
+"""Training: recipes, the Lightning module, run folders."""
+from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
+from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged
+from tvdiff_pyg.training.recipe import Recipe, build_model, load_data, load_recipe, recipe_names, recipe_path
+from tvdiff_pyg.training.run import Run, RunError, fit
+
+__all__ = [
+    'Recipe',
+    'recipe_names',
+    'recipe_path',
+    'load_recipe',
+    'load_data',
+    'build_model',
+    'Split',
+    'PROTOCOLS',
+    'InteractionDataModule',
+    'RecommenderModule',
+    'TrainingDiverged',
+    'Run',
+    'RunError',
+    'fit',
+]

@@ -1,0 +1,39 @@
+"""A run's figures and items in words."""
+from __future__ import annotations
+
+from typing import Any, Dict
+
+
+def describe_item(item: Dict[str, Any]) -> str:
+    """Return an item's title and year, as far as they are known."""
+    title, year = item.get('title'), item.get('year')
+    return f'{title} ({year})' if title and year else title or ''
+
+
+def describe_run(metrics: Dict[str, Any]) -> str:
+    """Return a finished run's figures as a table that says what they were selected on."""
+    dropped = metrics['dropped']
+    lines = [
+        f"{metrics['dataset']}: {metrics['users']} users x {metrics['items']} items, {metrics['pairs']['train']} "
+        f"training, {metrics['pairs']['validation']} validation, {metrics['pairs']['test']} test pairs",
+        f"dropped: {dropped['test_pairs']} test pairs whose user or item is absent from train"
+        f" ({dropped['test_users']} users, {dropped['test_items']} items)"
+        + ''.join(f'; {count} {name}' for name, count in (
+            ('validation pairs likewise', dropped['validation_pairs']),
+            ('test pairs seen before', dropped['test_pairs_seen']),
+            ('validation pairs seen before', dropped['validation_pairs_seen']),
+            ('repeated pairs', dropped['duplicate_pairs'])) if count),
+        f"protocol {metrics['protocol']}, seed {metrics['seed']}: epoch {metrics['epoch']} of {metrics['epochs']}, "
+        + ('SELECTED ON TEST, as the published figures were' if metrics['selected_on'] == 'test'
+           else 'selected on validation'),
+    ]
+    parts = {part: metrics[part] for part in ('validation', 'test') if metrics[part]}
+    if metrics['selected_on'] == 'test':
+        parts = {f'{part} (selected on test)' if part == 'test' else part: values for part, values in parts.items()}
+    width = max(len(name) for name in metrics['test'])
+    lines.append(' ' * width + ''.join(f'  {part:>10}' for part in parts))
+    for name in metrics['test']:
+        lines.append(f'{name:<{width}}' + ''.join(
+            f'  {values[name]:>{max(10, len(part))}.4f}' for part, values in parts.items()))
+    lines.append(f"{metrics['wall_s']:.0f} s, peak memory {metrics['peak_rss_mb']:.0f} MB, {metrics['device']}")
+    return '\n'.join(lines)

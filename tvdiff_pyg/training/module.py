@@ -1,0 +1,127 @@
+"""The Lightning module: one loop for every model that trains."""
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from tvdiff_pyg.evaluation import RankingEvaluator
+from tvdiff_pyg.training.data import derived_seed
+from tvdiff_pyg.training.files import write_text
+from tvdiff_pyg.typing import Batch, LossTerms, Scorer
+
+SELECTION_K = 20
+SELECTION_METRIC = f'recall@{SELECTION_K}'
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Trainable(Protocol):
+    """A recommender that learns from batches."""
+
+    def training_loss(self, batch: Batch, generator: Optional[torch.Generator] = None) -> LossTerms:
+        """Return the loss of a batch and its terms."""
+
+    def scorer(self) -> Scorer:
+        """Return a function from users to scores."""
+
+
+class RecommenderModule(pl.LightningModule):
+    """Trains a model, evaluates it after every epoch, and keeps the history.
+
+    All randomness of an epoch comes from one generator seeded by ``(seed, epoch)``, so that a run resumed at an
+    epoch's end goes on as if it had never stopped.
+
+    Args:
+        model: a module with ``training_loss`` and ``scorer``.
+        evaluator: what the best epoch is selected on.
+        selected_on: name of that part, ``validation`` or ``test``: the prefix of its metrics in the log.
+        lr: Adam's learning rate.
+        weight_decay: decoupled weight decay.
+        seed: the run's seed.
+        log_file: CSV file of one line an epoch, written anew after each.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        evaluator: RankingEvaluator,
+        selected_on: str,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        log_file: Optional[Path] = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
+        self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
+        self.history: List[Dict[str, float]] = []
+        self.generator: Optional[torch.Generator] = None
+        self._sums: List[Tensor] = []
+        self._started = 0.0
+
+    @property
+    def monitor(self) -> str:
+        """The logged name of the selection metric."""
+        return f'{self.selected_on}/{SELECTION_METRIC}'
+
+    def on_train_epoch_start(self) -> None:
+        self.generator = torch.Generator(device=self.device)
+        self.generator.manual_seed(derived_seed(self.seed, self.current_epoch, 1))
+        self._sums, self._started = [], time.perf_counter()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        model: Any = self.model
+        terms: LossTerms = model.training_loss(batch, self.generator)
+        if not bool(terms.loss.isfinite()):
+            raise TrainingDiverged(
+                f'the loss became {float(terms.loss)} in epoch {self.current_epoch}: lower training.lr or '
+                f'diffusion.scale')
+        size = batch.users.numel()
+        self.log_dict({'energy': terms.energy, 'entropy': terms.entropy}, prog_bar=True, on_step=True, on_epoch=False)
+        self._sums.append(torch.stack([terms.loss.detach(), terms.energy, terms.entropy, torch.ones_like(terms.loss)])
+                          * size)
+        return terms.loss
+
+    def on_train_epoch_end(self) -> None:
+        model: Any = self.model
+        loss, energy, entropy, count = torch.stack(self._sums).sum(0).tolist()
+        row: Dict[str, float] = {'epoch': self.current_epoch, 'loss': loss / count, 'energy': energy / count,
+                                 'entropy': entropy / count}
+        for name, value in self.evaluator(model.scorer()).mean.items():
+            row[f'{self.selected_on}/{name}'] = value
+        row['seconds'] = time.perf_counter() - self._started
+        self.history.append(row)
+        self.log(self.monitor, row[self.monitor], prog_bar=True)
+        self._write_log()
+        if self.trainer.progress_bar_callback is None:
+            self.print(f"epoch {self.current_epoch:3d}  energy {row['energy']:.6f}  entropy {row['entropy']:.6f}  "
+                       f"{self.monitor} {row[self.monitor]:.4f}  {row['seconds']:.1f} s", flush=True)
+
+    def _write_log(self) -> None:
+        if self.log_file is None or not self.trainer.is_global_zero:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.history[0]), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.log_file, text.getvalue())
+
+    def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        checkpoint['history'] = self.history
+
+    def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        self.history = checkpoint['history']
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.weight_decay:
+            return torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.Adam(self.parameters(), self.lr, fused=True)

@@ -1,0 +1,342 @@
+"""Run folders: training into one, and everything that is read from one afterwards."""
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import resource
+import sys
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+
+from tvdiff_pyg import __version__
+from tvdiff_pyg.evaluation import Evaluation, RankingEvaluator, evaluate
+from tvdiff_pyg.nn import TVDiff
+from tvdiff_pyg.retrieval import check_k, recommend
+from tvdiff_pyg.training.data import InteractionDataModule, Split
+from tvdiff_pyg.training.files import write_atomically, write_json, write_text
+from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule
+from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
+from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights
+
+CONFIG, METRICS, WEIGHTS, LOG, PLOT = 'config.yaml', 'metrics.json', 'weights.safetensors', 'log.csv', 'training.png'
+BEST, LAST = 'checkpoints/best.ckpt', 'checkpoints/last.ckpt'
+
+
+class RunError(ValueError):
+    """A run folder is missing, incomplete or in the way; the message says what to do."""
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        recipe: its settings.
+        split: its interactions by purpose.
+        model: the model with the weights of the best epoch.
+        metrics: what ``metrics.json`` holds.
+    """
+
+    folder: Path
+    recipe: Recipe
+    split: Split
+    model: TVDiff
+    metrics: Dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Union[str, Path]) -> Run:
+        """Read a finished run.
+
+        Raises:
+            RunError: the folder is not a run's, or its training has not finished.
+            ValueError: the weights do not fit the settings.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise RunError(f"{folder} is not a run folder (it has no {CONFIG}): make one with 'tvdiff fit --out "
+                           f"{folder}'")
+        if not (folder / METRICS).is_file():
+            raise RunError(f"the run in {folder} has not finished: go on with 'tvdiff fit --resume --out {folder}' "
+                           f"and the settings it was begun with")
+        recipe, about = _read_config(folder)
+        split = Split.of(load_data_folder(folder), about['protocol'])
+        model = build_model(recipe, split.train)
+        load_weights(model, folder / WEIGHTS)
+        return cls(folder, recipe, split, model.eval(), json.loads((folder / METRICS).read_text(encoding='utf-8')))
+
+    def evaluate(self, part: str = 'test', ks: Optional[Sequence[int]] = None) -> Evaluation:
+        """Evaluate the model on the ``test`` or ``validation`` part.
+
+        Raises:
+            ValueError: the run has no such part, or a K above the number of items.
+        """
+        held_out = {'test': self.split.test, 'validation': self.split.validation}.get(part)
+        if held_out is None:
+            raise ValueError(f"the run in {self.folder} has no {part} part (protocol {self.split.protocol})")
+        seen = self.split.seen_when_testing if part == 'test' else [self.split.train]
+        return evaluate(self.model, held_out, seen, ks or report_ks(self.recipe, self.split))
+
+    def recommend(self, users: Sequence[str], k: int = 10) -> List[Dict[str, Any]]:
+        """Return the ``k`` best unseen items of users named by their original ids.
+
+        Returns:
+            A dict a user: ``user``, and ``items``, a list of dicts of ``item`` (original id), ``score`` and what is
+            known of the item (title, year, genres). Shorter than ``k`` where a user has fewer unseen items.
+
+        Raises:
+            ValueError: an unknown or repeated user, or ``k`` out of range.
+        """
+        check_k(k, self.model.num_items)
+        names = self.split.data['user'].original_id
+        index = {name: number for number, name in enumerate(names)}
+        for position, user in enumerate(users):
+            if user not in index:
+                raise ValueError(f"user '{user}' does not occur in the training part of '{self.split.data.name}'")
+            if user in users[:position]:
+                raise ValueError(f"user '{user}' is named twice")
+        best = recommend(self.model, torch.tensor([index[user] for user in users], dtype=torch.long), k,
+                         self.split.seen_when_testing)
+        return [
+            {'user': user, 'items': [{**self.item(i), 'score': score} for i, score in zip(items, scores)
+                                     if score != float('-inf')]}
+            for user, items, scores in zip(users, best.items.tolist(), best.scores.tolist())
+        ]
+
+    def item(self, index: int) -> Dict[str, Any]:
+        """Return an item's original id and what else is known of it."""
+        store = self.split.data['item']
+        out = {'item': store.original_id[index]}
+        out.update({name: value[index] for name, value in store.items()
+                    if isinstance(value, list) and name != 'original_id'})
+        return out
+
+
+def fit(
+    recipe: Recipe,
+    out: Union[str, Path],
+    data_root: Union[str, Path, None] = None,
+    protocol: str = 'holdout',
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train by a recipe into a run folder, select the best epoch, test it, and return the finished run.
+
+    The folder gets ``config.yaml``, the data's ids and edges, ``checkpoints/``, ``log.csv``, and at the end
+    ``weights.safetensors``, ``training.png`` and, last of all, ``metrics.json``.
+
+    Args:
+        recipe: the settings.
+        out: the run folder; must not hold anything yet, unless resuming.
+        data_root: the folder that holds ``NAME/raw/``.
+        protocol: ``holdout`` selects the epoch on validation; ``paper`` on test, as the published figures did.
+        seed: seed of weights, order, noise, dropout and negatives.
+        resume: go on with the run in ``out``; its settings must be the same, but for ``training.max_epochs``.
+        progress: show a progress bar instead of a line an epoch.
+
+    Raises:
+        RunError: ``out`` is in use, or does not fit what is to be resumed.
+        DataError: the data set cannot be read.
+        TrainingDiverged: the loss is no longer finite; the last good checkpoint is kept.
+        ValueError: a setting out of range.
+    """
+    out = Path(out)
+    about = {'protocol': protocol, 'seed': seed, 'data_root': None if data_root is None else str(data_root)}
+    if resume:
+        finished = _check_resume(out, recipe, about)
+        if finished is not None:
+            return finished
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists already: name another folder with --out, or go on with that run by --resume")
+
+    data = load_data(recipe.dataset, data_root)
+    split = Split.from_data(data, protocol, recipe.dataset.split_seed)
+    ks = report_ks(recipe, split)
+    with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
+        torch.manual_seed(seed)
+        model = build_model(recipe, split.train)
+    evaluators = {'test': RankingEvaluator(split.test, split.seen_when_testing, ks)}
+    if split.validation is not None:
+        evaluators['validation'] = RankingEvaluator(split.validation, [split.train], ks)
+    module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
+                               recipe.training.weight_decay, seed, out / LOG)
+    batches = InteractionDataModule(split.train, recipe.loss.entropy == 'bpr' and recipe.loss.temperature > 0,
+                                    recipe.training.batch_size, seed)
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        save_data(split.data, out)
+    write_text(out / CONFIG, yaml.safe_dump({**recipe.to_dict(), 'run': about}, sort_keys=False))
+    stopped = _train(module, batches, recipe, out, progress)
+    best = torch.load(out / BEST, weights_only=True, map_location='cpu')
+    model.load_state_dict({name.removeprefix('model.'): value for name, value in best['state_dict'].items()
+                           if name.startswith('model.')})
+    model.eval()
+    result = {
+        'dataset': data.name,
+        'checksum': data.checksum,
+        'protocol': protocol,
+        'selected_on': split.selected_on,
+        'selection_metric': SELECTION_METRIC,
+        'split_seed': recipe.dataset.split_seed,
+        'seed': seed,
+        'epoch': best['epoch'],
+        'epochs': len(module.history),
+        'stopped': stopped,
+        'test': evaluators['test'](model.scorer()).mean,
+        'validation': evaluators['validation'](model.scorer()).mean if 'validation' in evaluators else None,
+        'dropped': dict(data.dropped),
+        'users': split.train.num_users,
+        'items': split.train.num_items,
+        'pairs': {'train': split.train.num_interactions, 'test': split.test.num_interactions,
+                  'validation': split.validation.num_interactions if split.validation is not None else 0},
+        'wall_s': round(sum(row['seconds'] for row in module.history), 2),
+        'peak_rss_mb': round(peak_rss_mb(), 1),
+        'device': f'{module.generator.device.type if module.generator else "cpu"}, {platform.machine()}, '
+                  f'{torch.get_num_threads()} threads',
+        'versions': versions(),
+    }
+    save_weights(model.state_dict(), out / WEIGHTS)
+    plot_training(module.history, best['epoch'], split.selected_on, recipe.loss.temperature, out / PLOT)
+    write_json(out / METRICS, result)
+    return Run(out, recipe, split, model, result)
+
+
+def report_ks(recipe: Recipe, split: Split) -> List[int]:
+    """Return the list lengths of a run's reports: the recipe's that fit the catalogue, and 20 to select on.
+
+    Raises:
+        ValueError: there are fewer than 20 items, so that the selection metric makes no sense.
+    """
+    if split.train.num_items < SELECTION_K:
+        raise ValueError(f"'{split.data.name}' has {split.train.num_items} items; the best epoch is selected by "
+                         f"{SELECTION_METRIC}, which needs at least {SELECTION_K}")
+    for k in recipe.training.ks:
+        check_k(k, split.train.num_items)
+    return sorted({SELECTION_K, *recipe.training.ks})
+
+
+def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Recipe, out: Path,
+           progress: bool) -> str:
+    """Train, going on from the last checkpoint if there is one, and say what ended it."""
+    early = EarlyStopping(module.monitor, patience=recipe.training.patience, mode='max', check_finite=True,
+                          check_on_train_epoch_end=True)
+    best, last = out / BEST, out / LAST
+    callbacks: List[pl.Callback] = [
+        early,
+        ModelCheckpoint(best.parent, best.stem, monitor=module.monitor, mode='max', save_weights_only=True,
+                        save_on_train_epoch_end=True, enable_version_counter=False),
+        ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False),
+    ]
+    if progress:
+        callbacks.append(TQDMProgressBar())
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator='auto', devices=1, max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
+            enable_progress_bar=progress, enable_model_summary=False, default_root_dir=out, log_every_n_steps=1,
+            deterministic='warn')
+        trainer.fit(module, batches, ckpt_path=last if last.is_file() else None, weights_only=True)
+    return 'patience' if early.wait_count >= early.patience else 'max_epochs'
+
+
+def _check_resume(out: Path, recipe: Recipe, about: Dict[str, Any]) -> Optional[Run]:
+    """Check that ``out`` holds a run of these settings; return it if there is nothing left to train."""
+    if not (out / CONFIG).is_file():
+        raise RunError(f"{out} is not a run folder (it has no {CONFIG}): there is nothing to resume")
+    old_recipe, old_about = _read_config(out)
+    old, new = _flat({**old_recipe.to_dict(), 'run': old_about}), _flat({**recipe.to_dict(), 'run': about})
+    differing = [key for key in new if new[key] != old.get(key) and key not in ('training.max_epochs',
+                                                                                'run.data_root')]
+    if differing:
+        key = differing[0]
+        raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: resume with the settings of "
+                       f"{out / CONFIG}, or train into another folder")
+    if not (out / METRICS).is_file():
+        return None
+    finished = Run.load(out)
+    if finished.metrics['stopped'] == 'patience' or finished.metrics['epochs'] >= recipe.training.max_epochs:
+        return finished
+    return None
+
+
+def _read_config(folder: Path) -> Tuple[Recipe, Dict[str, Any]]:
+    values = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))
+    about = values.pop('run')
+    return Recipe.from_dict(values), about
+
+
+def _flat(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:
+    out: Dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out.update(_flat(value, f'{prefix}{key}.'))
+        else:
+            out[prefix + key] = value
+    return out
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice on workers and hardware out of the output; its errors stay."""
+    loggers = [logging.getLogger(name) for name in ('pytorch_lightning', 'lightning.pytorch')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module='pytorch_lightning')
+            warnings.filterwarnings('ignore', module='lightning_fabric')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def peak_rss_mb() -> float:
+    """Return the process's largest resident set so far, in MB (10^6 bytes)."""
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def versions() -> Dict[str, str]:
+    """Return the versions that a result depends on."""
+    packages = ('torch', 'torch-geometric', 'pytorch-lightning', 'numpy')
+    return {'tvdiff-pyg': __version__, 'python': platform.python_version(),
+            **{name: version(name) for name in packages}}
+
+
+def plot_training(history: Sequence[Dict[str, float]], best: int, selected_on: str, temperature: float,
+                  path: Path) -> None:
+    """Draw both loss terms and the selection metric over the epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epoch = [row['epoch'] for row in history]
+    metric = f'{selected_on}/{SELECTION_METRIC}'
+    figure = Figure(figsize=(10, 3.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(epoch, [row['energy'] for row in history], color='tab:red', label='energy E')
+    left.set_xlabel('epoch')
+    left.set_ylabel('energy E', color='tab:red')
+    twin = left.twinx()
+    twin.plot(epoch, [-temperature * row['entropy'] for row in history], color='tab:blue')
+    twin.set_ylabel(r'entropy term $-\tau S$', color='tab:blue')
+    left.set_title(f'free energy, temperature {temperature:g}')
+    right.plot(epoch, [row[metric] for row in history], color='tab:green')
+    right.axvline(best, color='grey', linestyle=':', label=f'best epoch {best}')
+    right.set_xlabel('epoch')
+    right.set_ylabel(f'{selected_on} {SELECTION_METRIC}')
+    right.set_title('selected on ' + selected_on + (' (published protocol)' if selected_on == 'test' else ''))
+    right.legend()
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format='png', dpi=120))
