@@ -11,6 +11,10 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Scorer = Callable[[Tensor], Tensor]
 """``scorer(users)``: user indices ``[B]`` to scores over all items ``[B, N]``; higher is better."""
 
+ScoreItems = Callable[[Tensor, Optional[Tensor]], Tensor]
+"""``score_items(rows, items)``: scores of some batch rows ``[b]`` over some items ``[C]``, or over all items where that
+is ``None``: ``[b, C]``. Whoever ranks asks for what is needed, and no more is computed."""
+
 Pairs = Tuple[Tensor, Tensor]
 """``(row, item)``: two index vectors of one length; ``row`` counts positions in a batch, not users."""
 

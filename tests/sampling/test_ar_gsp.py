@@ -12,7 +12,7 @@ import torch
 from scipy.stats import chi2_contingency
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.sampling import ARGumbelSampler
+from tvdiff_pyg.sampling import ARGumbelSampler, dense_scores
 from tvdiff_pyg.testing import assert_frequencies, frequencies_p_value, successive_draws
 
 NOTHING_SEEN = torch.empty(2, 0, dtype=torch.long)
@@ -41,8 +41,8 @@ def pairs(sampler, scores, t, num_steps, rows=20_000, seed=0, count=1):
     interactions = InteractionMatrix(NOTHING_SEEN, 1, len(scores))
     users = torch.zeros(rows, dtype=torch.long)
     steps = torch.full((rows,), t) if isinstance(t, int) else t
-    return sampler(interactions, users, torch.full((rows,), count), torch.tensor(scores).expand(rows, -1), steps,
-                   num_steps, generator(seed))
+    return sampler(interactions, users, torch.full((rows,), count), dense_scores(torch.tensor(scores).expand(rows, -1)),
+                   steps, num_steps, generator(seed))
 
 
 def test_the_quadrature_has_the_softmax_as_its_limit():
@@ -121,7 +121,7 @@ def test_only_the_top_share_is_accepted(weights, gamma, num_items, accepted):
 def test_observed_items_use_up_the_accepted_share(interactions):
     """User 0 saw items 1 and 4. The top half are items 0..4: 0, 2 and 3 remain, not 5 and 6."""
     users = torch.zeros(3000, dtype=torch.long)
-    scores = torch.linspace(1, 0, 10).expand(3000, -1)
+    scores = dense_scores(torch.linspace(1, 0, 10).expand(3000, -1))
     _, item = ARGumbelSampler(0.5, 'flat')(interactions, users, torch.ones_like(users), scores, users, 5, generator())
     assert_frequencies(item.bincount(minlength=10), torch.tensor([1.0, 0, 1, 1, 0, 0, 0, 0, 0, 0]) / 3)
 
@@ -131,7 +131,7 @@ def test_fills_up_with_the_next_ranked(weights, interactions):
     """Scores fall from item 0 on; gamma accepts item 0 alone."""
     users = torch.tensor([0, 1, 2, 3, 5, 5])
     wanted = torch.tensor([3, 1, 4, 8, 2, 5])
-    scores = torch.linspace(1, 0, 10).expand(6, -1)
+    scores = dense_scores(torch.linspace(1, 0, 10).expand(6, -1))
     row, item = ARGumbelSampler(0.01, weights)(interactions, users, wanted, scores, torch.zeros(6), 5, generator())
     drawn = [sorted(item[row == r].tolist()) for r in range(6)]
     assert drawn == [[0, 2, 3], [0], [], [6, 9], [0, 1], [0, 1, 4, 7, 9]]
@@ -140,7 +140,7 @@ def test_fills_up_with_the_next_ranked(weights, interactions):
 def test_a_large_acceptance_beside_a_small_one(interactions):
     """Rows differ in how many accepted items are left: nobody draws beyond one's own share."""
     users = torch.tensor([1, 3, 0]).repeat(2000)
-    scores = torch.linspace(1, 0, 10).expand(6000, -1)
+    scores = dense_scores(torch.linspace(1, 0, 10).expand(6000, -1))
     row, item = ARGumbelSampler(0.4, 'flat')(interactions, users, torch.ones_like(users), scores,
                                              torch.zeros_like(users), 5, generator())
     quarter, third = torch.zeros(10), torch.zeros(10)
@@ -156,7 +156,7 @@ def test_a_large_acceptance_beside_a_small_one(interactions):
 def test_extreme_scores(dtype, t, lam, interactions):
     """Steps of 1e4 outweigh all noise: exactly the best unobserved items, in order."""
     users = torch.tensor([0, 3, 2, 1])
-    scores = (1e4 * torch.tensor([3.0, 9, -5, 1, 7, 0, -8, 2, -1, -2])).to(dtype).expand(4, -1)
+    scores = dense_scores((1e4 * torch.tensor([3.0, 9, -5, 1, 7, 0, -8, 2, -1, -2])).to(dtype).expand(4, -1))
     row, item = ARGumbelSampler(1.0, 'score', lam)(interactions, users, torch.tensor([2, 2, 2, 3]), scores,
                                                    torch.full((4,), t), 5, generator())
     assert row.tolist() == [0, 0, 1, 1, 3, 3, 3] and item.tolist() == [0, 7, 9, 6, 1, 4, 0]
@@ -164,8 +164,8 @@ def test_extreme_scores(dtype, t, lam, interactions):
 
 def test_equal_scores_are_no_exception(interactions):
     users = torch.zeros(16_000, dtype=torch.long)
-    item = ARGumbelSampler(1.0)(interactions, users, torch.ones_like(users), torch.zeros(16_000, 10),
-                                users, 5, generator())[1]
+    item = ARGumbelSampler(1.0)(interactions, users, torch.ones_like(users),
+                                dense_scores(torch.zeros(16_000, 10)), users, 5, generator())[1]
     free = (interactions.dense(torch.tensor([0]))[0] == 0).double()
     assert_frequencies(item.bincount(minlength=10), free / free.sum())
 
@@ -189,4 +189,38 @@ def test_scores_and_steps_are_needed(interactions):
     with pytest.raises(ValueError, match="'scores' and 't' are needed"):
         ARGumbelSampler()(interactions, users, users + 1, t=users)
     with pytest.raises(ValueError, match="'scores' and 't' are needed"):
-        ARGumbelSampler()(interactions, users, users + 1, torch.zeros(1, 10))
+        ARGumbelSampler()(interactions, users, users + 1, dense_scores(torch.zeros(1, 10)))
+
+
+@pytest.mark.parametrize('weights', ['flat', 'score'])
+def test_pool_acceptance_converges_to_full_acceptance(weights):
+    """Pools of 10, 100 and 1,000 of 2,000 items draw more and more like the whole catalogue."""
+    rows, num_items = 4000, 2000
+    interactions = InteractionMatrix(NOTHING_SEEN, 1, num_items)
+    users = torch.zeros(rows, dtype=torch.long)
+    score = torch.linspace(3, -3, num_items)
+    scores, t = dense_scores(score.expand(rows, -1)), torch.zeros(rows, dtype=torch.long)
+
+    def histogram(pool_size):
+        """Ranks drawn, over 20 pools, in 20 bins of 20 and the rest."""
+        counts = torch.zeros(num_items)
+        for seed in range(20):
+            sampler = ARGumbelSampler(0.1, weights, pool_size=pool_size)
+            item = sampler(interactions, users, torch.ones_like(users), scores, t, 5, generator(seed))[1]
+            counts += item.bincount(minlength=num_items)
+        top = counts[:400].view(20, 20).sum(1) / counts.sum()
+        return torch.cat([top, 1 - top.sum().view(1)])
+
+    full = histogram(None)
+    distance = [float((histogram(size) - full).abs().sum()) for size in (10, 100, 1000)]
+    assert distance[0] > distance[1] > distance[2]
+    assert distance[2] < 0.15
+
+
+def test_a_pool_grows_for_those_who_need_more(interactions):
+    """Asking for 8 items of a pool of 4: the pool grows to the catalogue, of which the next-ranked fill up."""
+    users = torch.tensor([1, 0])
+    scores = dense_scores(torch.linspace(1, 0, 10).expand(2, -1))
+    sampler = ARGumbelSampler(0.25, 'flat', pool_size=4)
+    row, item = sampler(interactions, users, torch.tensor([1, 8]), scores, torch.zeros(2), 5, generator())
+    assert row.tolist() == [0] + [1] * 8 and sorted(item[1:].tolist()) == [0, 2, 3, 5, 6, 7, 8, 9]

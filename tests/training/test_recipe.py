@@ -16,11 +16,11 @@ from tvdiff_pyg.training.recipe import Recipe, build_model, load_recipe, recipe_
 def test_every_setting_reaches_its_part() -> None:
     recipe = Recipe.from_dict({
         'model': {'hidden_channels': [6, 5], 'time_channels': 8, 'time_type': 'gate', 'normalization': 'left',
-                  'dropout': 0.25},
+                  'dropout': 0.25, 'engine': 'dense'},
         'diffusion': {'schedule': 'cosine', 'num_steps': 7, 'scale': 0.5, 'beta_min': 0.01, 'beta_max': 0.02,
                       'prediction': 'eps', 'timesteps': 'loss-history'},
         'loss': {'entropy': 'bpr', 'temperature': 3, 'reduction': 'sum'},
-        'sampler': {'gamma': 0.3, 'weights': 'flat', 'lam': 2},
+        'sampler': {'gamma': 0.3, 'weights': 'flat', 'lam': 2, 'pool_size': 3},
     })
     model = build_model(recipe, InteractionMatrix(torch.tensor([[0, 1], [1, 0]]), 3, 4))
     denoiser, diffusion, sampler = model.denoiser, model.diffusion, model.sampler
@@ -29,10 +29,11 @@ def test_every_setting_reaches_its_part() -> None:
     schedule = diffusion.schedule
     assert (schedule.name, schedule.num_steps, schedule.scale, schedule.beta_min, schedule.beta_max) == (
         'cosine', 7, 0.5, 0.01, 0.02)
+    assert model.engine == 'dense'
     assert diffusion.prediction == 'eps' and isinstance(model.timesteps, LossHistoryTimesteps)
     assert model.loss.entropy.pairwise and (model.loss.temperature, model.loss.reduction) == (3.0, 'sum')
     assert isinstance(sampler, ARGumbelSampler)
-    assert (sampler.gamma, sampler.weights, sampler.lam) == (0.3, 'flat', 2.0)
+    assert (sampler.gamma, sampler.weights, sampler.lam, sampler.pool_size) == (0.3, 'flat', 2.0, 3)
 
 
 @pytest.mark.parametrize('name, cls', [('uniform', UniformSampler), ('popularity', PopularitySampler)])
@@ -56,6 +57,7 @@ def test_values_go_round_trip() -> None:
     ({'training': {'batch_size': 0}}, "'training.batch_size' must be at least 1"),
     ({'training': {'lr': float('nan')}}, "'training.lr' must be"),
     ({'training': {'ks': [0]}}, "'training.ks' must be"),
+    ({'diffusion': {'prediction': 'eps'}}, 'set .model.engine. to dense'),
     ({'dataset': {'name': 'interaction-file'}}, "'dataset.path' must name"),
 ])
 def test_wrong_values_are_named(values: Dict[str, Any], expected: str) -> None:

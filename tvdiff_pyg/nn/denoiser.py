@@ -9,6 +9,7 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot
 
 from tvdiff_pyg.nn.conv.tvdiff_conv import NORMALIZATIONS, TVDiffConv
+from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.nn.time_embedding import TimeEmbedding
 
 TIME_TYPES = ('cat', 'align', 'gate')
@@ -95,12 +96,12 @@ class AnisotropicDenoiser(torch.nn.Module):
             if module is not None:
                 module.reset_parameters()
 
-    def items(self, edge_index: Optional[Tensor] = None) -> Tensor:
+    def items(self, edge_index: Union[Tensor, NormalizedGraph, None] = None) -> Tensor:
         """Return the item codes ``H``, ``[N, d]``.
 
         Args:
-            edge_index: user-to-item edges ``[2, E]`` or the sparse ``adj_t`` ``[N, M]``; not needed, and not
-                used, where ``normalization`` is ``none``.
+            edge_index: user-to-item edges ``[2, E]``, the sparse ``adj_t`` ``[N, M]``, or what ``conv.prepare``
+                made of it; not needed, and not used, where ``normalization`` is ``none``.
         """
         if self.conv is None:
             assert self.item_table is not None

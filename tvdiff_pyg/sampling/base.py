@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.typing import Pairs
+from tvdiff_pyg.typing import Pairs, ScoreItems
 
 MAX_ROUNDS = 8  # of rejection, before the rows that are left take the dense way
 ROWS_PER_BLOCK = 64  # rows of a dense block
@@ -29,7 +29,7 @@ class NegativeSampler(torch.nn.Module, ABC):
         interactions: InteractionMatrix,
         users: Tensor,
         num_negatives: Tensor,
-        scores: Optional[Tensor] = None,
+        scores: Optional[ScoreItems] = None,
         t: Optional[Tensor] = None,
         num_steps: int = 1,
         generator: Optional[torch.Generator] = None,
@@ -41,11 +41,16 @@ class NegativeSampler(torch.nn.Module, ABC):
             users: user of each row ``[B]``.
             num_negatives: how many to draw for each row ``[B]``; a row gets fewer only where its user has fewer
                 unobserved items.
-            scores: the model's present scores ``[B, N]``, without gradient.
+            scores: gives the model's present scores, without gradient, of batch rows over items.
             t: step of each row ``[B]``.
             num_steps: number of steps T.
             generator: source of all randomness.
         """
+
+
+def dense_scores(scores: Tensor) -> ScoreItems:
+    """Return the function that samplers ask for scores, where all of them, ``[B, N]``, are there anyway."""
+    return lambda rows, items: scores[rows] if items is None else scores[rows.unsqueeze(1), items]
 
 
 def draw_unobserved(

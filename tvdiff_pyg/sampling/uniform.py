@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.sampling.base import NegativeSampler, draw_unobserved
-from tvdiff_pyg.typing import Pairs
+from tvdiff_pyg.typing import Pairs, ScoreItems
 
 
 class UniformSampler(NegativeSampler):
@@ -19,7 +19,7 @@ class UniformSampler(NegativeSampler):
         interactions: InteractionMatrix,
         users: Tensor,
         num_negatives: Tensor,
-        scores: Optional[Tensor] = None,
+        scores: Optional[ScoreItems] = None,
         t: Optional[Tensor] = None,
         num_steps: int = 1,
         generator: Optional[torch.Generator] = None,

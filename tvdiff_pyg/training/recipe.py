@@ -56,6 +56,7 @@ class ModelConfig:
         time_type: how the step enters: cat (sum), align (product) or gate.
         normalization: degree normalisation of the graph; none for no graph.
         dropout: probability of dropping an entry of the noisy row in training.
+        engine: factored, without a users x items array, or dense, the paper's way and the oracle.
     """
 
     hidden_channels: Union[int, List[int]] = 1000
@@ -63,6 +64,7 @@ class ModelConfig:
     time_type: Literal['cat', 'align', 'gate'] = 'cat'
     normalization: Literal['sym', 'left', 'linkprop', 'raw', 'none'] = 'sym'
     dropout: float = 0.5
+    engine: Literal['factored', 'dense'] = 'factored'
 
 
 @dataclass
@@ -112,6 +114,7 @@ class SamplerConfig:
         gamma: ar-gsp: accepted share of the catalogue.
         weights: ar-gsp: weights of the accepted items.
         lam: ar-gsp: how much sharper the draw gets at low noise.
+        pool_size: ar-gsp: rank a shared random pool of so many items; null ranks the whole catalogue.
         exponent: popularity: exponent of an item's number of users.
     """
 
@@ -119,6 +122,7 @@ class SamplerConfig:
     gamma: float = 0.05
     weights: Literal['score', 'flat'] = 'score'
     lam: float = 3.0
+    pool_size: Optional[int] = None
     exponent: float = 0.75
 
 
@@ -174,6 +178,8 @@ class Recipe:
             raise ValueError(f"'training.weight_decay' must be a finite number >= 0, got {training.weight_decay}")
         if any(k < 1 for k in training.ks):
             raise ValueError(f"'training.ks' must be list lengths of at least 1, got {training.ks}")
+        if self.diffusion.prediction == 'eps' and self.model.engine == 'factored':
+            raise ValueError("'diffusion.prediction' eps trains on the dense engine only: set 'model.engine' to dense")
         if self.dataset.name == INTERACTION_FILE and self.dataset.path is None:
             raise ValueError(f"'dataset.path' must name the file of interactions where 'dataset.name' is "
                              f"'{INTERACTION_FILE}'")
@@ -243,7 +249,7 @@ def build_sampler(config: SamplerConfig) -> NegativeSampler:
         return UniformSampler()
     if config.name == 'popularity':
         return PopularitySampler(config.exponent)
-    return ARGumbelSampler(config.gamma, config.weights, config.lam)
+    return ARGumbelSampler(config.gamma, config.weights, config.lam, config.pool_size)
 
 
 def build_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
@@ -258,4 +264,4 @@ def build_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
     timesteps = {'uniform': UniformTimesteps, 'loss-history': LossHistoryTimesteps}[process.timesteps]
     loss = HelmholtzFreeEnergy(recipe.loss.entropy, recipe.loss.temperature, recipe.loss.reduction)
     return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler),
-                  timesteps(process.num_steps))
+                  timesteps(process.num_steps), model.engine)

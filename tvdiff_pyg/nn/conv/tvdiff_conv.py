@@ -12,6 +12,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 from torch_geometric.utils import is_torch_sparse_tensor, scatter, spmm
 
+from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.utils import csr_tensor
 
 NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
@@ -46,7 +47,7 @@ class TVDiffConv(MessagePassing):
         * ``x``: ``[V, in]``, or a pair ``([V_src, in] or None, anything or None)`` (the other way round where
           ``flow`` is ``target_to_source``: its entries follow the rows of ``edge_index``);
         * ``edge_index``: ``[2, E]``, or the transposed adjacency as a sparse tensor ``[V_dst, V_src]``, whose
-          values are then the edge weights;
+          values are then the edge weights, or what :meth:`prepare` made of it;
         * output: ``[V_dst, out]``.
 
     Raises:
@@ -89,7 +90,7 @@ class TVDiffConv(MessagePassing):
     def forward(
         self,
         x: Union[Tensor, OptPairTensor],
-        edge_index: Adj,
+        edge_index: Union[Adj, NormalizedGraph],
         edge_weight: OptTensor = None,
         size: Size = None,
         degree: Optional[Tuple[Tensor, Tensor]] = None,
@@ -114,6 +115,8 @@ class TVDiffConv(MessagePassing):
             self.weight.materialize((self.in_channels, self.out_channels), device=x[j].device, dtype=x[j].dtype)
             self.reset_parameters()
         h = self.weight if x[j] is None else x[j] @ self.weight  # [V_src, out]
+        if isinstance(edge_index, NormalizedGraph):
+            return self.act(edge_index.matmul(h))
 
         sparse = is_torch_sparse_tensor(edge_index)
         if sparse:
@@ -144,6 +147,15 @@ class TVDiffConv(MessagePassing):
         out = self.propagate(edge_index, h=h, norm=norm, size=(
             (num_source, num_destination) if j == 0 else (num_destination, num_source)))
         return self.act(out)
+
+    def prepare(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]] = None) -> NormalizedGraph:
+        """Normalise a fixed graph once; the result goes in place of ``edge_index``.
+
+        Args:
+            adj_t: transposed adjacency as a sparse tensor ``[V_dst, V_src]``.
+            degree: as in :meth:`forward`.
+        """
+        return NormalizedGraph(self._normalized_adj_t(adj_t, degree, adj_t.values().dtype))
 
     def message(self, h_j: Tensor, norm: OptTensor) -> Tensor:
         return h_j if norm is None else norm.unsqueeze(-1) * h_j

@@ -1,19 +1,25 @@
 """TV-Diff: the three views and the process, wired together."""
 from __future__ import annotations
 
+import warnings
 from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from tvdiff_pyg.diffusion.gaussian import GaussianDiffusion, standard_normal
+from tvdiff_pyg.diffusion.latent import LatentReverse
 from tvdiff_pyg.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.denoiser import AnisotropicDenoiser
+from tvdiff_pyg.nn.functional import Entries, energy_and_scores, noisy_matmul, sparse_matmul
+from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.nn.loss import HelmholtzFreeEnergy, dense_energy
-from tvdiff_pyg.sampling.base import NegativeSampler
-from tvdiff_pyg.typing import Batch, LossTerms, Pairs, Scorer
-from tvdiff_pyg.utils import csr_tensor, evaluation_mode
+from tvdiff_pyg.sampling.base import NegativeSampler, dense_scores
+from tvdiff_pyg.typing import Batch, LossTerms, Pairs, ScoreItems, Scorer
+from tvdiff_pyg.utils import evaluation_mode
+
+ENGINES = ('factored', 'dense')
 
 
 class TVDiff(torch.nn.Module):
@@ -23,6 +29,11 @@ class TVDiff(torch.nn.Module):
     ``eps`` prediction the energy compares noise with predicted noise, and scores are :math:`\hat x_0`. Ranking
     starts from a user's clean row and runs the whole reverse process (SPEC 6).
 
+    The ``factored`` engine makes no B x N array (SPEC 7): rows enter as sparse bags, noise as a mixture of a few
+    shared probe rows, the energy through the Gram matrix of the item codes, and ranking runs in the codes' space. Loss
+    and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the batch. It does not
+    train with ``eps`` prediction. ``dense`` is the paper's way, step by step, and the oracle.
+
     Args:
         interactions: the training interactions: the graph, and the rows to reconstruct.
         denoiser: view II.
@@ -30,15 +41,14 @@ class TVDiff(torch.nn.Module):
         loss: view I.
         sampler: view III; needed only where the loss needs negatives.
         timesteps: how steps are drawn in training; uniformly by default.
+        engine: ``factored`` or ``dense``.
+        num_probes: number of shared noise rows P of the factored engine.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: the parts do not fit together, or an unknown engine.
 
     Source: arXiv 2511.20122.
     """
-
-    adj_rowptr: Optional[Tensor]
-    adj_col: Optional[Tensor]
 
     def __init__(
         self,
@@ -48,6 +58,8 @@ class TVDiff(torch.nn.Module):
         loss: HelmholtzFreeEnergy,
         sampler: Optional[NegativeSampler] = None,
         timesteps: Optional[TimestepSampler] = None,
+        engine: str = 'factored',
+        num_probes: int = 64,
     ) -> None:
         super().__init__()
         if (denoiser.num_users, denoiser.num_items) != (interactions.num_users, interactions.num_items):
@@ -58,21 +70,18 @@ class TVDiff(torch.nn.Module):
         if timesteps is not None and timesteps.num_steps != diffusion.num_steps:
             raise ValueError(f"'timesteps' draws from {timesteps.num_steps} steps, 'diffusion' has "
                              f"{diffusion.num_steps}")
+        if engine not in ENGINES:
+            raise ValueError(f"'engine' must be one of {', '.join(ENGINES)}; got '{engine}'")
+        if num_probes < 1:
+            raise ValueError(f"'num_probes' must be at least 1, got {num_probes}")
         self.interactions, self.denoiser, self.diffusion = interactions, denoiser, diffusion
         self.loss, self.sampler = loss, sampler
         self.timesteps = timesteps if timesteps is not None else UniformTimesteps(diffusion.num_steps)
-        # The adjacency is kept as its parts: a module that holds a sparse CSR tensor cannot be deep-copied.
-        adj_t = None if denoiser.conv is None else interactions.adj_t()
-        self.register_buffer('adj_rowptr', None if adj_t is None else adj_t.crow_indices(), persistent=False)
-        self.register_buffer('adj_col', None if adj_t is None else adj_t.col_indices(), persistent=False)
-
-    @property
-    def adj_t(self) -> Optional[Tensor]:
-        """The graph :math:`R^T` as a sparse CSR tensor ``[N, M]``, or ``None`` where the denoiser uses none."""
-        if self.adj_rowptr is None or self.adj_col is None:
-            return None
-        value = torch.ones(self.adj_col.numel(), dtype=self.denoiser.item_weight.dtype, device=self.adj_col.device)
-        return csr_tensor(self.adj_rowptr, self.adj_col, value, (self.num_items, self.num_users))
+        self.engine, self.num_probes = engine, num_probes
+        self.graph: Optional[NormalizedGraph] = None
+        if denoiser.conv is not None:
+            adj_t = interactions.adj_t()
+            self.graph = denoiser.conv.prepare(adj_t.to(denoiser.item_weight.dtype))
 
     @property
     def num_users(self) -> int:
@@ -90,32 +99,82 @@ class TVDiff(torch.nn.Module):
         Args:
             batch: users, or pairs where ``loss.entropy.pairwise``.
             generator: source of steps, noise, dropout and negatives.
-        """
-        users = batch.users
-        t, weight = self.timesteps(users.numel(), users.device, generator)
-        x_0 = self.interactions.dense(users, self.denoiser.item_weight.dtype)  # [B, N]
-        noise = None if self.diffusion.schedule.noiseless else standard_normal(x_0, generator)
-        x_t = self.diffusion.q_sample(x_0, t, noise)
-        output = self.denoiser(x_t, t, self.denoiser.items(self.adj_t), generator)
-        scores = self.diffusion.predict_x0(x_t, t, output)
 
-        target = x_0 if self.diffusion.prediction == 'x0' else noise
-        assert target is not None
-        energy = dense_energy(target, output)  # [B]
-        entropy = self._entropy(batch, scores, t, generator) if self.loss.uses_entropy else None
+        Raises:
+            ValueError: the engine cannot train with this prediction type, or the batch lacks pairs.
+        """
+        t, weight = self.timesteps(batch.users.numel(), batch.users.device, generator)
+        items = self.denoiser.items(self.graph)  # [N, d]
+        step = self._factored_step if self.engine == 'factored' else self._dense_step
+        energy, entropy = step(batch, t, items, generator)  # [B] each
         self.timesteps.update(t, self.loss.free_energy(energy, entropy).detach())
         return self.loss(energy, entropy, self.num_items, weight)
 
-    def _entropy(self, batch: Batch, scores: Tensor, t: Tensor, generator: Optional[torch.Generator]) -> Tensor:
-        row, item = self._positives(batch)
-        negative: Tuple[Optional[Tensor], Optional[Tensor]] = (None, None)
-        if self.loss.needs_negatives:
-            assert self.sampler is not None
-            negative_row, negative_item = self.sampler(
-                self.interactions, batch.users, torch.bincount(row, minlength=t.numel()), scores.detach(), t,
-                self.diffusion.num_steps, generator)
-            negative = (scores[negative_row, negative_item], negative_row)
-        return self.loss.entropy(scores[row, item], row, *negative, t.numel(), self.num_items)
+    def _dense_step(self, batch: Batch, t: Tensor, items: Tensor,
+                    generator: Optional[torch.Generator]) -> Tuple[Tensor, Optional[Tensor]]:
+        x_0 = self.interactions.dense(batch.users, items.dtype)  # [B, N]
+        noise = None if self.diffusion.schedule.noiseless else standard_normal(x_0, generator)
+        x_t = self.diffusion.q_sample(x_0, t, noise)
+        output = self.denoiser(x_t, t, items, generator)
+        scores = self.diffusion.predict_x0(x_t, t, output)
+        target = x_0 if self.diffusion.prediction == 'x0' else noise
+        assert target is not None
+        energy = dense_energy(target, output)
+        if not self.loss.uses_entropy:
+            return energy, None
+        positive = self._positives(batch)
+        negative = self._negatives(batch, positive, dense_scores(scores.detach()), t, generator)
+        return energy, self._entropy(scores[positive], positive, scores[negative], negative, t.numel())
+
+    def _factored_step(self, batch: Batch, t: Tensor, items: Tensor,
+                       generator: Optional[torch.Generator]) -> Tuple[Tensor, Optional[Tensor]]:
+        if self.diffusion.prediction != 'x0':
+            raise ValueError("'engine' factored trains with prediction x0 only: use engine dense for eps")
+        size = t.numel()
+        observed = Entries.of(*self.interactions.rows(batch.users), size, self.num_items)
+        code = self.denoiser.code(self._noisy_input(observed, t, items.dtype, generator), t)  # [B, d]
+
+        positive = negative = self._no_pairs(t)
+        if self.loss.uses_entropy:
+            detached_code, detached_items = code.detach(), items.detach()
+
+            def scores(rows: Tensor, index: Optional[Tensor]) -> Tensor:
+                return detached_code[rows] @ (detached_items if index is None else detached_items[index]).t()
+
+            positive = self._positives(batch)
+            negative = self._negatives(batch, positive, scores, t, generator)
+        row = torch.cat([positive[0], negative[0]])
+        order = row.argsort(stable=True)
+        pairs = Entries.of(row[order], torch.cat([positive[1], negative[1]])[order], size, self.num_items)
+        energy, sorted_scores = energy_and_scores(code, items, observed, pairs)
+        energy = energy / self.num_items
+        if not self.loss.uses_entropy:
+            return energy, None
+        pair_scores = torch.empty_like(sorted_scores).index_copy(0, order, sorted_scores)
+        count = positive[0].numel()
+        return energy, self._entropy(pair_scores[:count], positive, pair_scores[count:], negative, size)
+
+    def _noisy_input(self, observed: Entries, t: Tensor, dtype: torch.dtype,
+                     generator: Optional[torch.Generator]) -> Tensor:
+        """Return the input layer's output for noisy rows with dropout (SPEC 7e), ``[B, d]``."""
+        schedule, weight = self.diffusion.schedule, self.denoiser.item_weight
+        keep = 1 - self.denoiser.dropout if self.training else 1.0
+        value = torch.ones(observed.col.numel(), dtype=dtype, device=t.device)
+        if keep < 1:
+            value.bernoulli_(keep, generator=generator).div_(keep)
+        if schedule.noiseless:
+            return sparse_matmul(observed, value, weight)
+        value *= schedule.sqrt_alpha_bar.to(dtype)[t][observed.row]
+        probes = torch.randn(self.num_probes, self.num_items, dtype=dtype, device=t.device, generator=generator)
+        mixing = torch.randn(t.numel(), self.num_probes, dtype=dtype, device=t.device, generator=generator)
+        mixing = torch.nn.functional.normalize(mixing, dim=1)  # unit rows: each mixture is N(0, I)
+        mixing *= (schedule.sqrt_one_minus_alpha_bar.to(dtype)[t] / keep ** 0.5).unsqueeze(1)
+        return noisy_matmul(observed, value, mixing, probes, weight)
+
+    def _entropy(self, positive_score: Tensor, positive: Pairs, negative_score: Tensor, negative: Pairs,
+                 size: int) -> Tensor:
+        drawn = (negative_score, negative[0]) if self.loss.needs_negatives else (None, None)
+        return self.loss.entropy(positive_score, positive[0], *drawn, size, self.num_items)
 
     def _positives(self, batch: Batch) -> Pairs:
         if not self.loss.entropy.pairwise:
@@ -124,17 +183,59 @@ class TVDiff(torch.nn.Module):
             raise ValueError("'batch' must hold pairs: the entropy term is pairwise")
         return torch.arange(batch.users.numel(), device=batch.users.device), batch.items
 
-    def scorer(self) -> Scorer:
+    def _negatives(self, batch: Batch, positive: Pairs, scores: ScoreItems, t: Tensor,
+                   generator: Optional[torch.Generator]) -> Pairs:
+        if not self.loss.needs_negatives:
+            return self._no_pairs(t)
+        assert self.sampler is not None
+        return self.sampler(self.interactions, batch.users, torch.bincount(positive[0], minlength=t.numel()), scores, t,
+                            self.diffusion.num_steps, generator)
+
+    @staticmethod
+    def _no_pairs(like: Tensor) -> Pairs:
+        return like.new_empty(0), like.new_empty(0)
+
+    def scorer(self, start_step: int = 0, sampling_noise: bool = False,
+               generator: Optional[torch.Generator] = None) -> Scorer:
         """Return the function from user indices ``[B]`` to reconstructed rows ``[B, N]``, with dropout off.
 
         It is good for the weights of this moment: after a training step, ask for another.
+
+        Args:
+            start_step: 0 starts from the clean rows; s > 0 first noises them to step s - 1. At most T.
+            sampling_noise: whether each reverse step adds noise; only the dense engine can, and takes over.
+            generator: source of that noise.
+
+        Raises:
+            ValueError: ``start_step`` out of 0..T.
         """
+        if not 0 <= start_step <= self.diffusion.num_steps:
+            raise ValueError(f"'start_step' must lie in 0..{self.diffusion.num_steps}, got {start_step}")
+        if sampling_noise and self.engine == 'factored':
+            warnings.warn('sampling noise has no exact form in the latent space: ranking by the dense reverse process',
+                          stacklevel=2)
         with evaluation_mode(self):
-            items = self.denoiser.items(self.adj_t)
+            items = self.denoiser.items(self.graph)
+            latent = None
+            if self.engine == 'factored' and not sampling_noise:
+                latent = LatentReverse(self.diffusion, self.denoiser.code, self.denoiser.item_weight, items)
 
         def score(users: Tensor) -> Tensor:
             with evaluation_mode(self):
-                x_0 = self.interactions.dense(users, items.dtype)
-                return self.diffusion.sample(lambda x_t, t: self.denoiser(x_t, t, items), x_0)
+                if latent is None:
+                    return self.diffusion.sample(lambda x_t, t: self.denoiser(x_t, t, items),
+                                                 self.interactions.dense(users, items.dtype), start_step,
+                                                 sampling_noise, generator)
+                row, item = self.interactions.rows(users)
+                if start_step > 0:
+                    t = torch.full_like(users, start_step - 1)
+                    x = self.diffusion.q_sample(self.interactions.dense(users, items.dtype), t, generator=generator)
+                    out = latent.query(x @ self.denoiser.item_weight) @ items.t()
+                    return out if latent.residual == 0 else out.add_(x, alpha=latent.residual)
+                observed = Entries.of(row, item, users.numel(), self.num_items)
+                out = latent.query(observed.matmul(None, self.denoiser.item_weight)) @ items.t()
+                if latent.residual != 0:
+                    out[row, item] += latent.residual
+                return out
 
         return score
