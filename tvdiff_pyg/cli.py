@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
@@ -20,9 +21,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         import jsonargparse  # noqa: F401
         import pytorch_lightning  # noqa: F401
         import safetensors  # noqa: F401
+
+        from tvdiff_pyg.training import TrainingDiverged
     except ImportError as error:
         _fail(f'{EXTRA} ({error})')
-    from tvdiff_pyg.training import TrainingDiverged
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -42,25 +44,40 @@ def _fail(message: str, status: int = 2) -> NoReturn:
 
 
 def _settings_files_first(arguments: List[str]) -> List[str]:
-    """Put the recipe's file, then --config, before the other options: single settings always override files."""
-    from tvdiff_pyg.training import recipe_path
+    """Put settings files before the other options, so that single settings always override them.
 
-    files: Dict[str, List[str]] = {'--recipe': [], '--config': []}
+    First the run's own where one is resumed, then the recipe's, then those of --config.
+    """
+    if arguments[:1] != ['fit']:
+        return arguments
+    from tvdiff_pyg.training import recipe_path
+    from tvdiff_pyg.training.run import CONFIG, read_settings
+
+    values: Dict[str, List[str]] = {'--recipe': [], '--config': [], '--out': []}
     rest: List[str] = []
-    position = 0
+    position = 1
     while position < len(arguments):
         name, equals, value = arguments[position].partition('=')
-        width = 1 if equals or name not in files else 2
-        if name not in files:
-            rest.append(arguments[position])
-        elif equals or position + 1 < len(arguments):
-            files[name].append(value if equals else arguments[position + 1])
+        position += 1
+        if name not in values:
+            rest.append(arguments[position - 1])
+        elif equals:
+            values[name].append(value)
+        elif position < len(arguments):
+            values[name].append(arguments[position])
+            position += 1
         else:
             raise ValueError(f'{name} needs a value')
-        position += width
-    first = [f'--recipe={name}' for name in files['--recipe']]
-    first += [f'--config={file}' for file in [*map(recipe_path, files['--recipe']), *files['--config']]]
-    return rest[:1] + first + rest[1:]
+    for name in ('--recipe', '--out'):
+        if len(values[name]) > 1:
+            raise ValueError(f"{name} is given twice, as {' and '.join(values[name])}")
+    files = [str(recipe_path(name)) for name in values['--recipe']] + values['--config']
+    if '--resume' in rest and values['--out']:
+        folder = Path(values['--out'][0])
+        read_settings(folder)  # for its errors
+        files.insert(0, str(folder / CONFIG))
+    return ['fit', *(f'--config={file}' for file in files),
+            *(f'{name}={value}' for name in ('--recipe', '--out') for value in values[name]), *rest]
 
 
 def _parser() -> Any:
@@ -95,7 +112,7 @@ def _parser() -> Any:
     fit.add_argument('--out', type=Optional[str], help='run folder (default: the first free runs/NAME...)')
     fit.add_argument('--seed', type=int, default=0, help="the run's seed")
     fit.add_argument('--max-epochs', type=Optional[int], help='short for --training.max_epochs')
-    fit.add_argument('--resume', action='store_true', help='go on with the run in --out')
+    fit.add_argument('--resume', action='store_true', help='go on with the run in --out, by its own settings')
     fit.add_class_arguments(Recipe)
     commands.add_subcommand('fit', fit, help='train a model')
 
@@ -130,15 +147,15 @@ def _fit(options: Namespace) -> None:
     from tvdiff_pyg.training import Recipe, fit
     from tvdiff_pyg.training.describe import describe_run
 
+    if options.resume and not options.out:
+        raise ValueError('--resume needs --out, the folder of the run to go on with')
     if not options.recipe and not options.config:
         raise ValueError("name a recipe with --recipe, or a file of your own with --config; "
                          "'tvdiff fit --help' lists them")
-    values: Dict[str, Dict[str, Any]] = {group: dict(vars(vars(options)[group])) for group in Recipe().to_dict()}
+    values: Dict[str, Dict[str, Any]] = {group.name: dict(vars(vars(options)[group.name])) for group in fields(Recipe)}
     if options.max_epochs is not None:
         values['training']['max_epochs'] = options.max_epochs
     recipe = Recipe.from_dict(values)
-    if options.resume and not options.out:
-        raise ValueError('--resume needs --out, the folder of the run to go on with')
     out = Path(options.out) if options.out else _free_folder(f'{recipe.dataset.name}-{options.protocol}')
     run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stderr.isatty())
     print(describe_run(run.metrics))
@@ -161,7 +178,8 @@ def _recommend(options: Namespace) -> None:
     from tvdiff_pyg.training.describe import describe_item
 
     run = Run.load(options.run)
-    users = [user.strip() for user in options.users.split(',')]
+    whole = options.users in run.split.data.user_id  # an id may hold commas
+    users = [options.users] if whole else [user.strip() for user in options.users.split(',')]
     for answer in run.recommend(users, options.k):
         if options.json:
             print(json.dumps(answer, ensure_ascii=False))

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from tvdiff_pyg.evaluation import evaluate
+from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import EASE, Popularity
 from tvdiff_pyg.training import Recipe, Run, fit, load_recipe
 from tvdiff_pyg.training.describe import describe_item, describe_run
@@ -35,7 +35,7 @@ def run_demo(out: Path, seed: int = 0) -> Run:
     for user in _two_people(run):
         _show_person(run, user)
     print(f'\nThe run: {out}   the plot: {out / "training.png"}\nNext:')
-    people = ','.join(run.split.data['user'].original_id[user] for user in _two_people(run))
+    people = ','.join(run.split.data.user_id[user] for user in _two_people(run))
     print(f'  tvdiff recommend {out} --users {people} -k 20')
     print(f'  tvdiff test {out}')
     print('  tvdiff fit --recipe movielens-small --model.hidden_channels 512   # any setting can be changed')
@@ -46,16 +46,17 @@ def run_demo(out: Path, seed: int = 0) -> Run:
 def _baselines(run: Run) -> List[Tuple[str, Dict[str, float], float]]:
     train, validation, test = run.split.train, run.split.validation, run.split.test
     assert validation is not None
+    choose, measure = (RankingEvaluator(part, seen, [20]) for part, seen in (
+        (validation, [train]), (test, run.split.seen_when_testing)))
     started = time.perf_counter()
-    chosen = max(EASE_REGULARIZATION, key=lambda value: evaluate(
-        EASE(train, value), validation, [train], [20]).mean['recall@20'])
-    ease = EASE(train, chosen)
-    seconds = time.perf_counter() - started
-    seen = run.split.seen_when_testing
-    return [
-        (f'EASE ({chosen:g})', evaluate(ease, test, seen, [20]).mean, seconds),
-        ('popularity', evaluate(Popularity(train), test, seen, [20]).mean, 0.0),
-    ]
+    fitted = {value: EASE(train, value).scorer() for value in EASE_REGULARIZATION}
+    best = max(fitted, key=lambda value: choose(fitted[value]).mean['recall@20'])
+    ease_s = time.perf_counter() - started
+    started = time.perf_counter()
+    popularity = Popularity(train).scorer()
+    popularity_s = time.perf_counter() - started
+    return [(f'EASE ({best:g})', measure(fitted[best]).mean, ease_s),
+            ('popularity', measure(popularity).mean, popularity_s)]
 
 
 def _two_people(run: Run) -> List[int]:
@@ -71,11 +72,11 @@ def _show_person(run: Run, user: int) -> None:
     degree = train.item_degree
     liked.sort(key=lambda item: (int(degree[item]), item))
     held_out = {run.item(item)['item'] for item in test.col[test.rowptr[user]:test.rowptr[user + 1]].tolist()}
-    name = run.split.data['user'].original_id[user]
-    print(f'\nPerson {name} liked {len(liked)} films, among them')
+    name = run.split.data.user_id[user]
+    print(f'\nPerson {name} liked {len(liked)} films in the training part, among them')
     for item in liked[:LIKED]:
         print(f'      {describe_item(run.item(item))}')
-    print('and is recommended (* : in the test part, liked indeed)')
+    print('and is recommended (* : liked indeed, by the test part)')
     answer: Dict[str, Any] = run.recommend([name], RECOMMENDED)[0]
     for rank, found in enumerate(answer['items'], 1):
         mark = '*' if found['item'] in held_out else ' '

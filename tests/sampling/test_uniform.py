@@ -12,7 +12,3 @@ def test_pairs_are_uniform_over_unobserved_items(interactions):
     for user in (0, 5):
         free = (interactions.dense(torch.tensor([user]))[0] == 0).double()
         assert_frequencies(item[users[row] == user].bincount(minlength=10), free / free.sum())
-
-
-def test_needs_no_scores():
-    assert not UniformSampler().needs_scores

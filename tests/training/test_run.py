@@ -1,16 +1,19 @@
 """Training into a run folder."""
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 import pytest
 import torch
 
 pytest.importorskip('pytorch_lightning')
+from tvdiff_pyg.evaluation import Evaluation, RankingEvaluator  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit  # noqa: E402
-from tvdiff_pyg.typing import Batch, LossTerms  # noqa: E402
+from tvdiff_pyg.training import run as run_module  # noqa: E402
+from tvdiff_pyg.typing import Batch, LossTerms, Scorer  # noqa: E402
 
 
 def _recipe(ratings_file: Path, **training: Any) -> Recipe:
@@ -23,7 +26,7 @@ def test_a_run_read_back_is_the_run_that_was_fitted(ratings_file: Path, tmp_path
     fitted = fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
     read = Run.load(tmp_path / 'run')
     assert read.metrics == fitted.metrics and read.recipe == fitted.recipe
-    users = fitted.split.data['user'].original_id[:3]
+    users = fitted.split.data.user_id[:3]
     assert read.recommend(users, 5) == fitted.recommend(users, 5)
     assert read.evaluate('test').mean == fitted.metrics['test']
     assert read.evaluate('validation').mean == fitted.metrics['validation']
@@ -76,8 +79,82 @@ def test_a_catalogue_that_cannot_be_selected_on_is_refused(tmp_path: Path) -> No
 
 
 def test_k_above_the_catalogue_is_refused_before_anything_is_written(ratings_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'k' must lie in 1\.\.30, the number of items; got 31"):
+    with pytest.raises(ValueError, match="'training.ks' holds 31, but 'ratings' has 30"):
         fit(_recipe(ratings_file, ks=[31]), tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_lists_longer_than_the_catalogue_are_left_out_where_nobody_asked_for_them(
+        ratings_file: Path, tmp_path: Path) -> None:
+    run = fit(_recipe(ratings_file, ks=None, max_epochs=1), tmp_path / 'run', progress=False)
+    assert {name.partition('@')[2] for name in run.metrics['test']} == {'10', '20'}
+
+
+def test_a_run_resumes_on_its_own_data_wherever_the_source_went(ratings_file: Path, tmp_path: Path) -> None:
+    source = tmp_path / 'source.csv'
+    source.write_bytes(ratings_file.read_bytes())
+    expected = fit(_recipe(source), tmp_path / 'whole', progress=False).metrics
+    fit(_recipe(source, max_epochs=2), tmp_path / 'run', progress=False)
+    lines = source.read_text().splitlines(keepends=True)
+    source.write_text(''.join(lines[:1] + lines[30:] + ['new,"item, 00",5\n']))
+    metrics = fit(_recipe(source), tmp_path / 'run', resume=True, progress=False).metrics
+    for name in ('checksum', 'split_checksum', 'test', 'validation', 'epoch', 'users'):
+        assert metrics[name] == expected[name], name
+
+
+def test_a_moved_run_keeps_its_best_epoch(ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best epoch comes before the move, a worse one after it."""
+    scores = iter([0.5, 0.9, 0.4])
+    evaluate = RankingEvaluator.forward
+
+    def scripted(self: RankingEvaluator, scorer: Scorer) -> Evaluation:
+        real = evaluate(self, scorer)
+        return real._replace(mean={**real.mean, 'recall@20': next(scores, real.mean['recall@20'])})
+
+    monkeypatch.setattr(RankingEvaluator, 'forward', scripted)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, '_train', _stop_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
+    (tmp_path / 'run').rename(tmp_path / 'moved')
+    assert fit(_recipe(ratings_file), tmp_path / 'moved', resume=True, progress=False).metrics['epoch'] == 1
+
+
+def _stop_after(epochs: int) -> Callable[..., str]:
+    """Training that is interrupted after some epochs."""
+    train = run_module._train
+
+    def stopped(module: Any, batches: Any, recipe: Recipe, out: Path, progress: bool) -> str:
+        shorter = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=epochs))
+        train(module, batches, shorter, out, progress)
+        raise KeyboardInterrupt
+
+    return stopped
+
+
+def test_a_run_killed_after_its_patience_ran_out_trains_no_more(
+        ratings_file: Path, tmp_path: Path) -> None:
+    finished = fit(_recipe(ratings_file, max_epochs=60, patience=1), tmp_path / 'run', progress=False)
+    assert finished.metrics['stopped'] == 'patience'
+    (tmp_path / 'run' / 'metrics.json').unlink()
+    again = fit(_recipe(ratings_file, max_epochs=60, patience=1), tmp_path / 'run', resume=True, progress=False)
+    for name in ('epoch', 'epochs', 'test', 'stopped'):
+        assert again.metrics[name] == finished.metrics[name], name
+
+
+def test_a_run_killed_before_its_data_were_written_can_be_resumed(ratings_file: Path, tmp_path: Path) -> None:
+    whole = fit(_recipe(ratings_file), tmp_path / 'whole', progress=False)
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'config.yaml').write_bytes((tmp_path / 'whole' / 'config.yaml').read_bytes())
+    assert fit(_recipe(ratings_file), tmp_path / 'run', resume=True, progress=False).metrics['test'] == \
+        whole.metrics['test']
+
+
+@pytest.mark.parametrize('seed', [-1, 2 ** 63])
+def test_a_seed_out_of_range_is_refused_before_anything_is_written(
+        seed: int, ratings_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'seed' must lie in 0"):
+        fit(_recipe(ratings_file), tmp_path / 'run', seed=seed, progress=False)
     assert not (tmp_path / 'run').exists()
 
 

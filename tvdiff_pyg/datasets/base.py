@@ -25,6 +25,7 @@ from tvdiff_pyg.datasets.interactions import (
 TIMEOUT = 60.0  # seconds without a byte before a download is given up
 
 TAB_PAIRS: Mapping[str, Any] = {'layout': 'table', 'separator': '\t', 'header': False, 'numeric_ids': True}
+WHITESPACE_PAIRS: Mapping[str, Any] = {'layout': 'pairs', 'numeric_ids': True}
 ADJACENCY: Mapping[str, Any] = {'layout': 'adjacency', 'numeric_ids': True}
 
 

@@ -1,7 +1,7 @@
 """Gowalla, the split of the TV-Diff paper."""
 from __future__ import annotations
 
-from tvdiff_pyg.datasets.base import InteractionDataset
+from tvdiff_pyg.datasets.base import WHITESPACE_PAIRS, InteractionDataset
 
 
 class GowallaPaper(InteractionDataset):
@@ -16,3 +16,4 @@ class GowallaPaper(InteractionDataset):
         'train.txt': None,
         'test.txt': None,
     }
+    options = WHITESPACE_PAIRS

@@ -21,6 +21,7 @@ from tvdiff_pyg.transforms.hold_out import hold_out_mask
 
 PathLike = Union[str, 'os.PathLike[str]']
 Column = Union[str, int]
+LAYOUTS = ('auto', 'table', 'adjacency', 'pairs')
 TextPairs = Tuple[Sequence[str], Sequence[str]]
 """``(users, items)``: original ids as text, two sequences of one length."""
 
@@ -56,12 +57,13 @@ def read_interactions(
 
     A ``'table'`` holds one interaction a line, its fields separated by one character and quoted as in CSV. An
     ``'adjacency'`` file holds one user a line, ``user item item ...``, separated by white space; a user may have
-    no items. ``'auto'`` takes a file for a table where one of the options below is given or its first line holds
+    no items. ``'pairs'`` are lines ``user item ...`` separated by white space, of which the first two fields count.
+    ``'auto'`` takes a file for a table where one of the options below is given or its first line holds
     a tab, comma, semicolon or bar, else for adjacency.
 
     Args:
         path: the file.
-        layout: ``'auto'``, ``'table'`` or ``'adjacency'``.
+        layout: ``'auto'``, ``'table'``, ``'adjacency'`` or ``'pairs'``.
         separator: one character; guessed from the first line if omitted.
         header: whether the first line names the columns; if omitted it does where a column is given by name, where
             it holds a common name of a user column, or those of an item and a rating column, or where the second
@@ -82,10 +84,10 @@ def read_interactions(
     path = Path(path)
     table_options = (separator, header, user_column, item_column, rating_column, min_rating)
     has_table_options = any(option is not None for option in table_options)
-    if layout not in ('auto', 'table', 'adjacency'):
-        raise ValueError(f"'layout' must be 'auto', 'table' or 'adjacency', got {layout!r}")
-    if layout == 'adjacency' and has_table_options:
-        raise ValueError("layout='adjacency' knows no separator, header, columns or ratings; omit them")
+    if layout not in LAYOUTS:
+        raise ValueError(f"'layout' must be one of {', '.join(LAYOUTS)}; got {layout!r}")
+    if layout in ('adjacency', 'pairs') and has_table_options:
+        raise ValueError(f"'layout' {layout} knows no separator, header, columns or ratings; omit them")
     if separator is not None and len(separator) != 1:
         raise ValueError(f"'separator' must be one character, got {separator!r}")
     if rating_column is not None and min_rating is None:
@@ -98,6 +100,8 @@ def read_interactions(
     guess = next((mark for mark in '\t,;|' if mark in first_line), None)
     if layout == 'adjacency' or (layout == 'auto' and guess is None and not has_table_options):
         return _read_adjacency(path, text, numeric_ids)
+    if layout == 'pairs':
+        return _read_pairs(path, text, numeric_ids)
     table = _Table(path, text, separator or guess or ' ')
     return table.read(header, user_column, item_column, rating_column, min_rating, numeric_ids)
 
@@ -128,7 +132,8 @@ def interaction_data(
             order for each, ``None`` where an item has no value.
 
     Returns:
-        The graph, with ``original_id`` on both node types, ``name``, ``checksum`` and ``dropped``.
+        The graph, with ``user_id`` and ``item_id`` (original ids by index), ``item_attributes`` (lists by index),
+        ``name``, ``checksum`` and ``dropped``.
 
     Raises:
         DataError: ``train`` is empty.
@@ -170,11 +175,11 @@ def interaction_data(
 
     data = HeteroData()
     data['user'].num_nodes = num_users
-    data['user'].original_id = user_ids
     data['item'].num_nodes = num_items
-    data['item'].original_id = item_ids
-    for attribute, values in (item_attributes or {}).items():
-        data['item'][attribute] = [values.get(item_id) for item_id in item_ids]
+    # Text belongs to the graph and not to its nodes: PyG's samplers and subgraphs index whatever nodes hold.
+    data.user_id, data.item_id = user_ids, item_ids
+    data.item_attributes = {attribute: [values.get(item_id) for item_id in item_ids]
+                            for attribute, values in (item_attributes or {}).items()}
     data[RATES].edge_index = _edges(keys['train'], width)
     if test is not None:
         data[RATES].edge_label_index = _edges(keys['test'], width)
@@ -253,7 +258,8 @@ class _Table:
         return (row for _, row in self.numbered_rows())
 
     def numbered_rows(self) -> Iterator[Tuple[int, List[str]]]:
-        reader = csv.reader(io.StringIO(self.text, newline=''), delimiter=self.separator, strict=True)
+        reader = csv.reader(io.StringIO(self.text, newline=''), delimiter=self.separator, strict=True,
+                            skipinitialspace=self.separator != ' ')
         try:
             for row in reader:
                 if row:
@@ -282,16 +288,16 @@ class _Table:
         if user is None or item is None:
             raise DataError(f"{self.path}: none of the columns {_listing(first)} has a common name for "
                             f"{'users' if user is None else 'items'}; "
-                            f"pass {'user_column' if user is None else 'item_column'}=")
+                            f"set '{'user_column' if user is None else 'item_column'}'")
         if user == item:
-            raise DataError(f'{self.path}: users and items cannot both come from column {user}; '
-                            f'pass user_column= and item_column=')
+            raise DataError(f"{self.path}: users and items cannot both come from column {user}; "
+                            f"set 'user_column' and 'item_column'")
         columns = [user, item]
         if min_rating is not None:
             rating = self.column('rating_column', rating_column, names, len(first), _RATING_NAMES)
             if rating is None:
                 raise DataError(f"{self.path}: 'min_rating' needs a column of ratings, none of {_listing(first)} has "
-                                f"a common name for one; pass rating_column=")
+                                f"a common name for one; set 'rating_column'")
             columns.append(rating)
 
         rows = self.rows()
@@ -317,15 +323,15 @@ class _Table:
                common: Iterable[str]) -> Optional[int]:
         if isinstance(column, str):
             if names is None:
-                raise ValueError(f"{option}={column!r} needs a header; pass a position, or header=True")
+                raise ValueError(f"{option}={column!r} needs a header; give a position, or set 'header' to true")
             stripped = [name.strip() for name in names]
             if column.strip() not in stripped:
                 raise DataError(f"{self.path}: no column {column!r}; "
-                                f"the columns are {_listing(names)}; pass {option}=")
+                                f"the columns are {_listing(names)}; set '{option}'")
             return stripped.index(column.strip())
         if column is not None:
             if not 0 <= column < width:
-                raise DataError(f"{self.path}: no column {column}; line 1 has columns 0 to {width - 1}; pass {option}=")
+                raise DataError(f"{self.path}: no column {column}; line 1 has columns 0 to {width - 1}; set '{option}'")
             return column
         return next((index for index, name in enumerate(names or []) if _plain(name) in common), None)
 
@@ -346,14 +352,14 @@ class _Table:
         if header:
             next(rows)
         line = next(line for line, row in rows if row[column] == value)
-        hint = '; pass header=True if this line names the columns' if line == 1 else ''
+        hint = "; set 'header' to true if this line names the columns" if line == 1 else ''
         raise DataError(f'{self.path}, line {line}: {value!r} {mend}{hint}')
 
     def fail_short(self, width: int) -> NoReturn:
         line, row = next((line, row) for line, row in self.numbered_rows() if len(row) < width)
         found = 'one column' if len(row) == 1 else f'{len(row)} columns'
         raise DataError(f'{self.path}, line {line}: {found} where at least {width} are needed; columns are taken to be '
-                        f'separated by {self.separator!r}, pass separator= if they are not')
+                        f"separated by {self.separator!r}, set 'separator' or 'layout' if they are not")
 
 
 def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
@@ -367,7 +373,7 @@ def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
         user = tokens[0]
         if user in line_of:
             raise DataError(f"{path}, line {number}: user {user!r} already has line {line_of[user]}; put all items of "
-                            f"a user on one line, or pass layout='table' if each line is one pair")
+                            f"a user on one line, or set 'layout' to pairs if each line is one pair")
         line_of[user] = number
         users += [user] * (len(tokens) - 1)
         items += tokens[1:]
@@ -383,6 +389,21 @@ def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
         raise DataError(f"{path}: no interactions, every line has one column; "
                         f"expected 'user item item ...' or one pair a line")
     return users, items
+
+
+def _read_pairs(path: Path, text: str, numeric_ids: bool) -> TextPairs:
+    rows = [(number, line.split()) for number, line in enumerate(io.StringIO(text, newline=None), start=1)
+            if line.strip()]
+    for number, fields in rows:
+        if len(fields) < 2:
+            raise DataError(f'{path}, line {number}: one column where at least 2 are needed, separated by white space')
+    for column in (0, 1):
+        def fail(bad: str, mend: str) -> NoReturn:
+            line = next(number for number, fields in rows if fields[column] == bad)
+            raise DataError(f'{path}, line {line}: {bad!r} {mend}')
+
+        _check_ids([fields[column] for _, fields in rows], numeric_ids, fail)
+    return [fields[0] for _, fields in rows], [fields[1] for _, fields in rows]
 
 
 def _check_ids(values: Sequence[str], numeric_ids: bool, fail: Callable[[str, str], NoReturn]) -> None:

@@ -16,8 +16,8 @@ MIN_INTERACTIONS = 3
 class MovieLensSmall(InMemoryDataset):
     """Films rated 4 or better, with a seeded per-user 20 % test part (SPEC 12).
 
-    Items carry ``title`` (empty where the source has none), ``year`` (an integer or ``None``) and ``genres``
-    (a list of text). ``checksum`` is that of all positive pairs, so it is the same for every seed.
+    ``item_attributes`` holds ``title`` (empty where the source has none), ``year`` (an integer or ``None``) and
+    ``genres`` (a list of text). ``checksum`` is that of all positive pairs, so it is the same for every seed.
 
     Args:
         root: not used, the data comes with a package; it is here so that all data sets are made alike.

@@ -61,6 +61,11 @@ def sparse_matmul(entries: Entries, value: Tensor, table: Tensor) -> Tensor:
     return _SparseMatmul.apply(entries, value, table)
 
 
+def sampled_dot(pairs: Entries, left: Tensor, right: Tensor) -> Tensor:
+    """Return ``<left[row], right[col]>`` of every pair, ``[nnz]``, differentiable in both tables."""
+    return _SampledDot.apply(pairs, left, right)
+
+
 def noisy_matmul(entries: Entries, value: Tensor, mixing: Tensor, probes: Tensor, table: Tensor) -> Tensor:
     """Return ``(S + mixing @ probes) @ table``, with sparse ``S``, differentiable in the table.
 
@@ -117,6 +122,20 @@ class _SparseMatmul(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tuple[None, None, Tensor]:
         value, = ctx.saved_tensors
         return None, None, ctx.entries.t_matmul(value, grad.contiguous())
+
+
+class _SampledDot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pairs: Entries, left: Tensor, right: Tensor) -> Tensor:
+        ctx.pairs = pairs
+        ctx.save_for_backward(left, right)
+        return pairs.sampled_dot(left, right)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[None, Tensor, Tensor]:
+        left, right = ctx.saved_tensors
+        grad = grad.contiguous()
+        return None, ctx.pairs.matmul(grad, right), ctx.pairs.t_matmul(grad, left)
 
 
 class _NoisyMatmul(torch.autograd.Function):

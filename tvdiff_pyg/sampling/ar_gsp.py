@@ -48,8 +48,6 @@ class ARGumbelSampler(NegativeSampler):
     Source: arXiv 2511.20122.
     """
 
-    needs_scores = True
-
     def __init__(self, gamma: float = 0.05, weights: str = 'score', lam: float = 3.0,
                  pool_size: Optional[int] = None) -> None:
         super().__init__()

@@ -15,13 +15,7 @@ ROWS_PER_BLOCK = 64  # rows of a dense block
 
 
 class NegativeSampler(torch.nn.Module, ABC):
-    """Base: draws unobserved items for the rows of a batch, never an observed one, none twice in a row.
-
-    Attributes:
-        needs_scores: whether :meth:`forward` looks at the model's scores and the step.
-    """
-
-    needs_scores: bool = False
+    """Base: draws unobserved items for the rows of a batch, never an observed one, none twice in a row."""
 
     @abstractmethod
     def forward(
@@ -122,12 +116,10 @@ def _first_occurrences(row: Tensor, item: Tensor, num_items: int, want: Tensor) 
     return row[keep], item[keep]
 
 
-def gumbel(shape: tuple, generator: Optional[torch.Generator], device: torch.device,
-           dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return standard Gumbel noise, ``-log(E)`` with ``E`` exponential: finite at both ends of the range."""
-    tiny = torch.finfo(dtype).tiny
-    exponential = torch.empty(shape, device=device, dtype=dtype).exponential_(generator=generator)
-    return exponential.clamp_(min=tiny).log_().neg_()
+def gumbel(shape: tuple, generator: Optional[torch.Generator], device: torch.device) -> Tensor:
+    """Return float64 standard Gumbel noise, ``-log(E)`` with ``E`` exponential: finite at both ends of the range."""
+    exponential = torch.empty(shape, device=device, dtype=torch.float64).exponential_(generator=generator)
+    return exponential.clamp_(min=torch.finfo(torch.float64).tiny).log_().neg_()
 
 
 def top_per_row(key: Tensor, count: Tensor) -> Pairs:

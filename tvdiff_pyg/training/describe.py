@@ -23,7 +23,8 @@ def describe_run(metrics: Dict[str, Any]) -> str:
             ('test pairs seen before', dropped['test_pairs_seen']),
             ('validation pairs seen before', dropped['validation_pairs_seen']),
             ('repeated pairs', dropped['duplicate_pairs'])) if count),
-        f"protocol {metrics['protocol']}, seed {metrics['seed']}: epoch {metrics['epoch']} of {metrics['epochs']}, "
+        f"protocol {metrics['protocol']}, seed {metrics['seed']}: epoch {metrics['epoch']} of "
+        f"0..{metrics['epochs'] - 1}, "
         + ('SELECTED ON TEST, as the published figures were' if metrics['selected_on'] == 'test'
            else 'selected on validation'),
     ]

@@ -64,6 +64,7 @@ class RecommenderModule(pl.LightningModule):
         self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
         self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
         self.history: List[Dict[str, float]] = []
+        self.earlier_seconds = 0.0
         self.generator: Optional[torch.Generator] = None
         self._sums: List[Tensor] = []
         self._started = 0.0
@@ -83,8 +84,8 @@ class RecommenderModule(pl.LightningModule):
         terms: LossTerms = model.training_loss(batch, self.generator)
         if not bool(terms.loss.isfinite()):
             raise TrainingDiverged(
-                f'the loss became {float(terms.loss)} in epoch {self.current_epoch}: lower training.lr or '
-                f'diffusion.scale')
+                f'the loss became {float(terms.loss)} in epoch {self.current_epoch}: train into another '
+                f'folder with a lower training.lr or diffusion.scale')
         size = batch.users.numel()
         self.log_dict({'energy': terms.energy, 'entropy': terms.entropy}, prog_bar=True, on_step=True, on_epoch=False)
         self._sums.append(torch.stack([terms.loss.detach(), terms.energy, terms.entropy, torch.ones_like(terms.loss)])
@@ -119,7 +120,12 @@ class RecommenderModule(pl.LightningModule):
         checkpoint['history'] = self.history
 
     def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
-        self.history = checkpoint['history']
+        self.restore_history(checkpoint)
+
+    def restore_history(self, checkpoint: Dict[str, Any]) -> None:
+        """Take over the history of the epochs before a checkpoint, and the time that they took."""
+        self.history = list(checkpoint['history'])
+        self.earlier_seconds = sum(row['seconds'] for row in self.history)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.weight_decay:

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch_geometric.data import HeteroData
 
-from tvdiff_pyg.datasets import InteractionFile, load_dataset
+from tvdiff_pyg.datasets import DATASETS, InteractionFile, MovieLensSmall, load_dataset
 from tvdiff_pyg.diffusion import GaussianDiffusion, LossHistoryTimesteps, NoiseSchedule, UniformTimesteps
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import AnisotropicDenoiser, HelmholtzFreeEnergy, TVDiff
@@ -28,20 +28,26 @@ class DatasetConfig:
         path: the file (CSV, TSV, or user-item pairs in columns), for 'interaction-file'.
         test_path: a second file with the test part; without it a seeded 20 % of each user's items is held out.
         validation_path: a file with the validation part; without it one is carved from the training part.
-        user_column: header of the user column; guessed where absent.
-        item_column: header of the item column; guessed where absent.
-        rating_column: header of a rating column, to be used with min_rating.
+        layout: of the file: auto, table (CSV, TSV), adjacency (user item item ...) or pairs (by white space).
+        separator: of a table; one character, guessed where absent.
+        header: whether a table's first line names the columns; guessed where absent.
+        user_column: header or position (from 0) of the user column; guessed where absent.
+        item_column: likewise.
+        rating_column: likewise, of a rating column, to be used with min_rating.
         min_rating: lowest rating that counts as an interaction.
         split_seed: seed of the splits that are drawn here; apart from the run's seed, so that seeds share a split.
     """
 
-    name: str = 'movielens-small'
+    name: Optional[str] = None
     path: Optional[str] = None
     test_path: Optional[str] = None
     validation_path: Optional[str] = None
-    user_column: Optional[str] = None
-    item_column: Optional[str] = None
-    rating_column: Optional[str] = None
+    layout: Literal['auto', 'table', 'adjacency', 'pairs'] = 'auto'
+    separator: Optional[str] = None
+    header: Optional[bool] = None
+    user_column: Union[int, str, None] = None
+    item_column: Union[int, str, None] = None
+    rating_column: Union[int, str, None] = None
     min_rating: Optional[float] = None
     split_seed: int = 0
 
@@ -136,7 +142,7 @@ class TrainingConfig:
         weight_decay: decoupled weight decay (AdamW); 0 for plain Adam.
         max_epochs: at most so many epochs.
         patience: stop after so many epochs without a better recall@20.
-        ks: list lengths that are reported; 20 is always among them.
+        ks: list lengths that are reported beside 20; by default 10 and 50, as far as the catalogue goes.
     """
 
     batch_size: int = 2048
@@ -144,7 +150,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     max_epochs: int = 400
     patience: int = 10
-    ks: List[int] = field(default_factory=lambda: [10, 20, 50])
+    ks: Optional[List[int]] = None
 
 
 @dataclass
@@ -176,13 +182,22 @@ class Recipe:
             raise ValueError(f"'training.lr' must be a finite number > 0, got {training.lr}")
         if not 0 <= training.weight_decay < float('inf'):
             raise ValueError(f"'training.weight_decay' must be a finite number >= 0, got {training.weight_decay}")
-        if any(k < 1 for k in training.ks):
+        if any(k < 1 for k in training.ks or []):
             raise ValueError(f"'training.ks' must be list lengths of at least 1, got {training.ks}")
         if self.diffusion.prediction == 'eps' and self.model.engine == 'factored':
             raise ValueError("'diffusion.prediction' eps trains on the dense engine only: set 'model.engine' to dense")
-        if self.dataset.name == INTERACTION_FILE and self.dataset.path is None:
-            raise ValueError(f"'dataset.path' must name the file of interactions where 'dataset.name' is "
-                             f"'{INTERACTION_FILE}'")
+        dataset = self.dataset
+        if dataset.name == INTERACTION_FILE:
+            if dataset.path is None:
+                raise ValueError(f"'dataset.path' must name the file of interactions where 'dataset.name' is "
+                                 f"'{INTERACTION_FILE}'")
+        else:
+            for name, value in vars(dataset).items():
+                if name not in ('name', 'split_seed') and value != getattr(DatasetConfig(), name):
+                    raise ValueError(f"'dataset.{name}' is for a file of your own: set 'dataset.name' to "
+                                     f"'{INTERACTION_FILE}', or use that recipe")
+        if dataset.split_seed < 0:
+            raise ValueError(f"'dataset.split_seed' must be at least 0, got {dataset.split_seed}")
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Recipe:
@@ -234,12 +249,20 @@ def load_recipe(name: str) -> Recipe:
 
 def load_data(config: DatasetConfig, data_root: Union[str, Path, None] = None) -> HeteroData:
     """Load the data set that a recipe names."""
+    if config.name is None:
+        raise ValueError(f"'dataset.name' must name a data set ({', '.join(sorted(DATASETS))}) or '{INTERACTION_FILE}'")
     if config.name == INTERACTION_FILE:
         assert config.path is not None
         return InteractionFile(
-            config.path, test_path=config.test_path, validation_path=config.validation_path,
-            user_column=config.user_column, item_column=config.item_column, rating_column=config.rating_column,
-            min_rating=config.min_rating, seed=config.split_seed)[0]
+            config.path, test_path=config.test_path, validation_path=config.validation_path, layout=config.layout,
+            separator=config.separator, header=config.header, user_column=config.user_column,
+            item_column=config.item_column, rating_column=config.rating_column, min_rating=config.min_rating,
+            seed=config.split_seed)[0]
+    if data_root is not None and not Path(data_root).is_dir():
+        raise ValueError(f"'data_root' {data_root} is no folder: name the one that holds {config.name}/raw/, or make "
+                         f"it, and the files are downloaded there")
+    if config.name == MovieLensSmall.name:
+        return MovieLensSmall(seed=config.split_seed)[0]
     return load_dataset(config.name, None if data_root is None else str(data_root))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import resource
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import pytorch_lightning as pl
 import torch
@@ -19,14 +19,21 @@ import yaml
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
 from tvdiff_pyg import __version__
-from tvdiff_pyg.evaluation import Evaluation, RankingEvaluator, evaluate
+from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator, evaluate
 from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.retrieval import check_k, recommend
-from tvdiff_pyg.training.data import InteractionDataModule, Split
+from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
 from tvdiff_pyg.training.files import write_atomically, write_json, write_text
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
-from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights
+from tvdiff_pyg.training.storage import (
+    has_data,
+    load_data_folder,
+    load_weights,
+    save_data,
+    save_weights,
+    split_checksum,
+)
 
 CONFIG, METRICS, WEIGHTS, LOG, PLOT = 'config.yaml', 'metrics.json', 'weights.safetensors', 'log.csv', 'training.png'
 BEST, LAST = 'checkpoints/best.ckpt', 'checkpoints/last.ckpt'
@@ -34,6 +41,53 @@ BEST, LAST = 'checkpoints/best.ckpt', 'checkpoints/last.ckpt'
 
 class RunError(ValueError):
     """A run folder is missing, incomplete or in the way; the message says what to do."""
+
+
+@dataclass
+class Settings:
+    """All that a run is begun with; what ``config.yaml`` holds, in the form that ``tvdiff fit --config`` reads.
+
+    Attributes:
+        recipe: the settings of data, model and training.
+        protocol: ``holdout`` or ``paper``.
+        seed: the run's seed.
+        data_root: the folder that holds ``NAME/raw/``, if one was named.
+    """
+
+    recipe: Recipe
+    protocol: str = 'holdout'
+    seed: int = 0
+    data_root: Optional[str] = None
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for a protocol or a seed that cannot be."""
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"'protocol' must be one of {', '.join(PROTOCOLS)}; got '{self.protocol}'")
+        if not 0 <= self.seed < 2 ** 63:
+            raise ValueError(f"'seed' must lie in 0..2^63-1, got {self.seed}")
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return nested plain values."""
+        return {'protocol': self.protocol, 'seed': self.seed, 'data_root': self.data_root, **self.recipe.to_dict()}
+
+
+def read_settings(folder: Path) -> Settings:
+    """Read a run folder's ``config.yaml``.
+
+    Raises:
+        RunError: it is missing, broken, or not a run's.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise RunError(f"{folder} is not a run folder (it has no {CONFIG}): make one with 'tvdiff fit --out {folder}'")
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+        about = {name: values.pop(name) for name in ('protocol', 'seed', 'data_root')}
+        settings = Settings(Recipe.from_dict(values), **about)
+        settings.check()
+    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is not a run's ({' '.join(str(error).split())}): restore it, or train anew") from error
+    return settings
 
 
 @dataclass
@@ -63,17 +117,17 @@ class Run:
             ValueError: the weights do not fit the settings.
         """
         folder = Path(folder)
-        if not (folder / CONFIG).is_file():
-            raise RunError(f"{folder} is not a run folder (it has no {CONFIG}): make one with 'tvdiff fit --out "
-                           f"{folder}'")
+        settings = read_settings(folder)
         if not (folder / METRICS).is_file():
-            raise RunError(f"the run in {folder} has not finished: go on with 'tvdiff fit --resume --out {folder}' "
-                           f"and the settings it was begun with")
-        recipe, about = _read_config(folder)
-        split = Split.of(load_data_folder(folder), about['protocol'])
-        model = build_model(recipe, split.train)
+            raise RunError(f"the run in {folder} has not finished: go on with 'tvdiff fit --resume --out {folder}'")
+        split = Split.of(load_data_folder(folder), settings.protocol)
+        model = build_model(settings.recipe, split.train)
         load_weights(model, folder / WEIGHTS)
-        return cls(folder, recipe, split, model.eval(), json.loads((folder / METRICS).read_text(encoding='utf-8')))
+        try:
+            metrics = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise RunError(f'{folder / METRICS} cannot be read ({error}): train the run anew') from error
+        return cls(folder, settings.recipe, split, model.eval(), metrics)
 
     def evaluate(self, part: str = 'test', ks: Optional[Sequence[int]] = None) -> Evaluation:
         """Evaluate the model on the ``test`` or ``validation`` part.
@@ -98,7 +152,7 @@ class Run:
             ValueError: an unknown or repeated user, or ``k`` out of range.
         """
         check_k(k, self.model.num_items)
-        names = self.split.data['user'].original_id
+        names = self.split.data.user_id
         index = {name: number for number, name in enumerate(names)}
         for position, user in enumerate(users):
             if user not in index:
@@ -115,11 +169,8 @@ class Run:
 
     def item(self, index: int) -> Dict[str, Any]:
         """Return an item's original id and what else is known of it."""
-        store = self.split.data['item']
-        out = {'item': store.original_id[index]}
-        out.update({name: value[index] for name, value in store.items()
-                    if isinstance(value, list) and name != 'original_id'})
-        return out
+        data = self.split.data
+        return {'item': data.item_id[index], **{name: value[index] for name, value in data.item_attributes.items()}}
 
 
 def fit(
@@ -152,16 +203,21 @@ def fit(
         ValueError: a setting out of range.
     """
     out = Path(out)
-    about = {'protocol': protocol, 'seed': seed, 'data_root': None if data_root is None else str(data_root)}
+    started = time.perf_counter()
+    settings = Settings(recipe, protocol, seed, None if data_root is None else str(data_root))
+    settings.check()
     if resume:
-        finished = _check_resume(out, recipe, about)
+        finished = _check_resume(out, settings)
         if finished is not None:
             return finished
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists already: name another folder with --out, or go on with that run by --resume")
 
-    data = load_data(recipe.dataset, data_root)
-    split = Split.from_data(data, protocol, recipe.dataset.split_seed)
+    if resume and has_data(out):
+        split = Split.of(load_data_folder(out), protocol)
+    else:
+        split = Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
+    data = split.data
     ks = report_ks(recipe, split)
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
         torch.manual_seed(seed)
@@ -173,10 +229,10 @@ def fit(
                                recipe.training.weight_decay, seed, out / LOG)
     batches = InteractionDataModule(split.train, recipe.loss.entropy == 'bpr' and recipe.loss.temperature > 0,
                                     recipe.training.batch_size, seed)
-    if not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        save_data(split.data, out)
-    write_text(out / CONFIG, yaml.safe_dump({**recipe.to_dict(), 'run': about}, sort_keys=False))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
+    if not has_data(out):
+        save_data(data, out)
     stopped = _train(module, batches, recipe, out, progress)
     best = torch.load(out / BEST, weights_only=True, map_location='cpu')
     model.load_state_dict({name.removeprefix('model.'): value for name, value in best['state_dict'].items()
@@ -189,6 +245,7 @@ def fit(
         'selected_on': split.selected_on,
         'selection_metric': SELECTION_METRIC,
         'split_seed': recipe.dataset.split_seed,
+        'split_checksum': split_checksum(data),
         'seed': seed,
         'epoch': best['epoch'],
         'epochs': len(module.history),
@@ -200,7 +257,7 @@ def fit(
         'items': split.train.num_items,
         'pairs': {'train': split.train.num_interactions, 'test': split.test.num_interactions,
                   'validation': split.validation.num_interactions if split.validation is not None else 0},
-        'wall_s': round(sum(row['seconds'] for row in module.history), 2),
+        'wall_s': round(time.perf_counter() - started + module.earlier_seconds, 2),
         'peak_rss_mb': round(peak_rss_mb(), 1),
         'device': f'{module.generator.device.type if module.generator else "cpu"}, {platform.machine()}, '
                   f'{torch.get_num_threads()} threads',
@@ -218,12 +275,29 @@ def report_ks(recipe: Recipe, split: Split) -> List[int]:
     Raises:
         ValueError: there are fewer than 20 items, so that the selection metric makes no sense.
     """
-    if split.train.num_items < SELECTION_K:
-        raise ValueError(f"'{split.data.name}' has {split.train.num_items} items; the best epoch is selected by "
+    num_items = split.train.num_items
+    if num_items < SELECTION_K:
+        raise ValueError(f"'{split.data.name}' has {num_items} items; the best epoch is selected by "
                          f"{SELECTION_METRIC}, which needs at least {SELECTION_K}")
-    for k in recipe.training.ks:
-        check_k(k, split.train.num_items)
-    return sorted({SELECTION_K, *recipe.training.ks})
+    ks = recipe.training.ks
+    if ks is None:
+        ks = [k for k in DEFAULT_KS if k <= num_items]
+    elif max(ks, default=0) > num_items:
+        raise ValueError(f"'training.ks' holds {max(ks)}, but '{split.data.name}' has {num_items} items")
+    return sorted({SELECTION_K, *ks})
+
+
+class _Best(ModelCheckpoint):
+    """Keeps the best epoch's weights, also of a run folder that was moved between two sessions.
+
+    Lightning forgets the best score where the folder's name has changed, and would then take the next epoch's weights
+    for the best.
+    """
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        path = str(Path(str(self.dirpath)) / Path(state_dict['best_model_path']).name)
+        super().load_state_dict({**state_dict, 'dirpath': self.dirpath, 'best_model_path': path,
+                                 'best_k_models': {path: state_dict['best_model_score']}, 'kth_best_model_path': path})
 
 
 def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Recipe, out: Path,
@@ -234,12 +308,17 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
     best, last = out / BEST, out / LAST
     callbacks: List[pl.Callback] = [
         early,
-        ModelCheckpoint(best.parent, best.stem, monitor=module.monitor, mode='max', save_weights_only=True,
-                        save_on_train_epoch_end=True, enable_version_counter=False),
+        _Best(best.parent, best.stem, monitor=module.monitor, mode='max', save_weights_only=True,
+              save_on_train_epoch_end=True, enable_version_counter=False),
         ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False),
     ]
     if progress:
         callbacks.append(TQDMProgressBar())
+    if last.is_file():
+        checkpoint = torch.load(last, weights_only=True, map_location='cpu')
+        module.restore_history(checkpoint)
+        if _patience_ran_out(checkpoint):
+            return 'patience'
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator='auto', devices=1, max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
@@ -249,30 +328,26 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
     return 'patience' if early.wait_count >= early.patience else 'max_epochs'
 
 
-def _check_resume(out: Path, recipe: Recipe, about: Dict[str, Any]) -> Optional[Run]:
+def _patience_ran_out(checkpoint: Dict[str, Any]) -> bool:
+    return any(name.startswith('EarlyStopping') and state['wait_count'] >= state['patience']
+               for name, state in checkpoint['callbacks'].items())
+
+
+def _check_resume(out: Path, settings: Settings) -> Optional[Run]:
     """Check that ``out`` holds a run of these settings; return it if there is nothing left to train."""
     if not (out / CONFIG).is_file():
         raise RunError(f"{out} is not a run folder (it has no {CONFIG}): there is nothing to resume")
-    old_recipe, old_about = _read_config(out)
-    old, new = _flat({**old_recipe.to_dict(), 'run': old_about}), _flat({**recipe.to_dict(), 'run': about})
-    differing = [key for key in new if new[key] != old.get(key) and key not in ('training.max_epochs',
-                                                                                'run.data_root')]
-    if differing:
-        key = differing[0]
-        raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: resume with the settings of "
-                       f"{out / CONFIG}, or train into another folder")
+    old, new = _flat(read_settings(out).to_dict()), _flat(settings.to_dict())
+    for key in new:
+        if new[key] != old.get(key) and key not in ('training.max_epochs', 'data_root'):
+            raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: leave that setting out, or "
+                           f"train into another folder")
     if not (out / METRICS).is_file():
         return None
     finished = Run.load(out)
-    if finished.metrics['stopped'] == 'patience' or finished.metrics['epochs'] >= recipe.training.max_epochs:
+    if finished.metrics['stopped'] == 'patience' or finished.metrics['epochs'] >= settings.recipe.training.max_epochs:
         return finished
     return None
-
-
-def _read_config(folder: Path) -> Tuple[Recipe, Dict[str, Any]]:
-    values = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))
-    about = values.pop('run')
-    return Recipe.from_dict(values), about
 
 
 def _flat(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:
@@ -304,6 +379,12 @@ def _quiet_lightning() -> Iterator[None]:
 
 def peak_rss_mb() -> float:
     """Return the process's largest resident set so far, in MB (10^6 bytes)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil  # torch-geometric needs it anyway
+
+        return psutil.Process().memory_info().peak_wset / 1e6
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

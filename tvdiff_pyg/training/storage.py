@@ -1,11 +1,13 @@
 """A data set's graph and ids in a run folder: tensors as safetensors, text as JSON; nothing that can run."""
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -16,32 +18,59 @@ from tvdiff_pyg.training.files import write_atomically, write_json
 TENSORS = 'data.safetensors'
 TEXT = 'ids.json'
 _EDGES = ('edge_index', 'edge_label_index', 'val_edge_label_index')
+_TEXT = ('name', 'checksum', 'dropped', 'user_id', 'item_id', 'item_attributes')
 
 
 def save_data(data: HeteroData, folder: Path) -> None:
     """Write a data set's edges, original ids and item attributes into a folder."""
-    store = data[RATES]
-    edges = {name: store[name].contiguous() for name in _EDGES if name in store}
+    edges = {name: data[RATES][name].contiguous() for name in _EDGES if name in data[RATES]}
     write_atomically(folder / TENSORS, lambda path: save_file(edges, path))
-    nodes = {kind: {name: value for name, value in data[kind].items() if isinstance(value, list)}
-             for kind in ('user', 'item')}
-    write_json(folder / TEXT, {'name': data.name, 'checksum': data.checksum, 'dropped': dict(data.dropped), **nodes})
+    write_json(folder / TEXT, {name: data[name] for name in _TEXT})
+
+
+def has_data(folder: Path) -> bool:
+    """Tell whether :func:`save_data` has finished in a folder."""
+    return (folder / TEXT).is_file()
 
 
 def load_data_folder(folder: Path) -> HeteroData:
-    """Read back what :func:`save_data` wrote."""
-    text: Dict[str, Any] = json.loads((folder / TEXT).read_text(encoding='utf-8'))
-    edges = load_file(folder / TENSORS)
+    """Read back what :func:`save_data` wrote.
+
+    Raises:
+        ValueError: a file is missing or broken.
+    """
+    text, edges = _read(folder / TEXT, _json), _read(folder / TENSORS, load_file)
     data = HeteroData()
-    data.name, data.checksum, data.dropped = text['name'], text['checksum'], text['dropped']
-    for kind in ('user', 'item'):
-        data[kind].num_nodes = len(text[kind]['original_id'])
-        for name, value in text[kind].items():
-            data[kind][name] = value
-    for name, value in edges.items():
-        data[RATES][name] = value
-    data[RATED_BY].edge_index = edges['edge_index'].flip(0)
+    try:
+        for name in _TEXT:
+            data[name] = text[name]
+        data['user'].num_nodes, data['item'].num_nodes = len(text['user_id']), len(text['item_id'])
+        for name, value in edges.items():
+            data[RATES][name] = value
+        data[RATED_BY].edge_index = edges['edge_index'].flip(0)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{folder} does not hold a whole run ({error} in its data): train it anew') from error
     return data
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f'{path} cannot be read ({error}): the run is not whole, train it anew') from error
+
+
+def split_checksum(data: HeteroData) -> str:
+    """Return the SHA-256 of the held-out edges: two results with the same were measured on the same split."""
+    digest = hashlib.sha256()
+    for name in _EDGES:
+        if name in data[RATES]:
+            digest.update(name.encode() + data[RATES][name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_weights(state: Dict[str, Tensor], path: Path) -> None:
@@ -54,10 +83,11 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Load a state dict into a model.
 
     Raises:
-        ValueError: the file is of another model.
+        ValueError: the file cannot be read, or is of another model.
     """
+    state = _read(path, load_file)
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).strip().splitlines()
         raise ValueError(f'{path} holds the weights of another model: {first[-1].strip()}') from error

@@ -200,3 +200,21 @@ def test_errors():
         TVDiffConv(3, 6)((features(5, 3), None), adj_t, torch.ones(6))
     with pytest.raises(ValueError, match="'edge_index' tells of 5 source nodes"):
         TVDiffConv(3, 6)((features(4, 3), None), adj_t)
+
+
+def test_correlate_takes_pairs_in_any_order():
+    conv = TVDiffConv(4, 3)
+    code, items = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    pairs = torch.tensor([[3, 0, 3, 1, 0], [1, 4, 1, 0, 2]])  # unsorted, one pair twice
+    expected = (code[pairs[0]] * items[pairs[1]]).sum(1)
+    out = conv.correlate(code, items, pairs)
+    torch.testing.assert_close(out, expected)
+    weight = torch.arange(1.0, 6)
+    torch.testing.assert_close(torch.autograd.grad((out * weight).sum(), (code, items)),
+                               torch.autograd.grad((expected * weight).sum(), (code, items)))
+
+
+def test_a_lazy_layer_loads_a_state_dict():
+    made, lazy = TVDiffConv(4, 3), TVDiffConv(-1, 3)
+    lazy.load_state_dict(made.state_dict())
+    assert lazy.in_channels == 4 and torch.equal(lazy.weight, made.weight)

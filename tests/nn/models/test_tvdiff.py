@@ -37,8 +37,6 @@ def generator(seed=0):
 class Recorder(NegativeSampler):
     """Takes the first unobserved items and remembers what it was given."""
 
-    needs_scores = True
-
     def forward(self, interactions, users, num_negatives, scores=None, t=None, num_steps=1, generator=None):
         self.seen = users, num_negatives, scores, t, num_steps
         free = interactions.dense(users) == 0

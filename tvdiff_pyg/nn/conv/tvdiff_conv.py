@@ -12,6 +12,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 from torch_geometric.utils import is_torch_sparse_tensor, scatter, spmm
 
+from tvdiff_pyg.nn.functional import Entries, sampled_dot
 from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.utils import csr_tensor
 
@@ -79,6 +80,7 @@ class TVDiffConv(MessagePassing):
             self.weight = UninitializedParameter()
         else:
             self.weight = torch.nn.Parameter(torch.empty(self.in_channels, out_channels))
+        self.register_load_state_dict_pre_hook(_materialize)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -157,6 +159,22 @@ class TVDiffConv(MessagePassing):
         """
         return NormalizedGraph(self._normalized_adj_t(adj_t, degree, adj_t.values().dtype))
 
+    def correlate(self, code: Tensor, items: Tensor, edge_label_index: Tensor) -> Tensor:
+        """Return the cross-correlation ``<code[u], items[i]>`` of given pairs ``[Q]``, differentiable in both.
+
+        This is how the layer's output meets user codes: for observed pairs, for negatives, for any pair of node types.
+        Cost: 2 Q d flops, and no array of Q rows.
+
+        Args:
+            code: codes of the source side ``[B, d]``.
+            items: codes of the destination side ``[V_dst, d]``, this layer's output say.
+            edge_label_index: pairs ``[2, Q]``, in any order.
+        """
+        row, col = edge_label_index
+        order = row.argsort(stable=True)
+        pairs = Entries.of(row[order], col[order], code.size(0), items.size(0))
+        return torch.empty_like(row, dtype=code.dtype).index_copy(0, order, sampled_dot(pairs, code, items))
+
     def message(self, h_j: Tensor, norm: OptTensor) -> Tensor:
         return h_j if norm is None else norm.unsqueeze(-1) * h_j
 
@@ -188,6 +206,14 @@ class TVDiffConv(MessagePassing):
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.in_channels}, {self.out_channels}, '
                 f'normalization={self.normalization})')
+
+
+def _materialize(module: TVDiffConv, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+    """Let a lazy layer take the width of the weights that it is given."""
+    weight = state_dict.get(f'{prefix}weight')
+    if isinstance(module.weight, UninitializedParameter) and isinstance(weight, Tensor):
+        module.in_channels = weight.size(0)
+        module.weight.materialize((weight.size(0), module.out_channels))
 
 
 def _power(degree: Tensor, exponent: float) -> Tensor:
