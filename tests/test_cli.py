@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_settings_override_recipes_wherever_they_stand(ratings_file: Path, tmp_p
     (['fit', '--recipe', 'lastfm', '--seed', 'x'], 'seed'),
     (['fit', '--recipe', 'lastfm', '--resume'], '--resume needs --out'),
     (['fit', '--recipe', 'interaction-file'], "'dataset.path' must name"),
+    (['fit', '--recipe', 'movielens-small', '--seed', '-1'], "'seed' must lie in"),
     (['fit', '--recipe', 'interaction-file', '--dataset.path', 'missing.csv'], 'missing.csv'),
     (['fit', '--recipe', 'lastfm', '--dataset.name', 'nope'], "'nope'"),
     (['test', 'missing'], 'missing is not a run folder'),
@@ -194,6 +196,101 @@ def test_weights_of_another_model_are_refused(run_folder: Path, tmp_path: Path, 
     config.write_text(config.read_text().replace('hidden_channels: 16', 'hidden_channels: 17'))
     line = _fails(capsys, 'test', str(tmp_path))
     assert 'weights.safetensors' in line and 'another model' in line
+
+
+@pytest.mark.parametrize('name, content, expected', [
+    ('weights.safetensors', b'rubbish', 'is not the file that this run wrote'),
+    ('data.safetensors', b'', 'is not the file that this run wrote'),
+    ('ids.json', b'{}', 'is not the file that this run wrote'),
+    ('metrics.json', b'[]', 'metrics.json cannot be read'),
+    ('metrics.json', b'{"test": {}', 'metrics.json cannot be read'),
+    ('config.yaml', b'', "config.yaml is not a run's"),
+    ('config.yaml', b'a: [', "config.yaml is not a run's"),
+    ('config.yaml', b'protocol: holdout\nseed: 0\ndata_root: null\nmodel: {width: 3}\n', "config.yaml is not a run's"),
+    ('config.yaml', b'!!python/object/apply:os.system [echo]', "config.yaml is not a run's"),
+])
+def test_broken_run_folders_are_one_line(name: str, content: bytes, expected: str, run_folder: Path, tmp_path: Path,
+                                         capsys: pytest.CaptureFixture) -> None:
+    for path in run_folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(content)
+    for command in (['test', str(tmp_path)], ['recommend', str(tmp_path), '--users', 'u01']):
+        assert expected in _fails(capsys, *command)
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('', 'must hold named settings'),
+    ('- 1', 'must hold named settings'),
+    ('training:', "'training' must hold named settings"),
+    ('a: [', 'cannot be read as YAML'),
+    ('recipe: lastfm', 'pass --recipe lastfm'),
+    ('model: {width: 1}', 'width'),
+    ('dataset: {path: x.csv}', "'dataset.path' is for a file of your own"),
+    ('model: {dropout: 0.1}', "'dataset.name' must name a data set"),
+])
+def test_wrong_config_files_are_named(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config, out = tmp_path / 'mine.yaml', tmp_path / 'run'
+    config.write_text(text)
+    assert expected in _fails(capsys, 'fit', '--config', str(config), '--out', str(out))
+    assert not out.exists()
+
+
+def test_settings_that_would_be_ignored_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "'dataset.min_rating' is for a file of your own" in _fails(
+        capsys, 'fit', '--recipe', 'lastfm', '--dataset.min_rating', '3')
+    assert '--rec' in _fails(capsys, 'fit', '--rec', 'lastfm')
+    assert '--recipe is given twice' in _fails(capsys, 'fit', '--recipe', 'lastfm', '--recipe', 'gowalla')
+    assert "'data_root' typo is no folder" in _fails(capsys, 'fit', '--recipe', 'lastfm', '--data-root', 'typo')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_ones_own_needs_no_recipe(ratings_file: Path, tmp_path: Path) -> None:
+    main(['fit', '--dataset.path', str(ratings_file), '--max-epochs', '1', '--model.hidden_channels', '8',
+          '--out', str(tmp_path / 'run')])
+    assert 'batch_size: 128' in (tmp_path / 'run' / 'config.yaml').read_text()  # as in the recipe interaction-file
+
+
+def test_ids_with_commas_can_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file, out = tmp_path / 'r.csv', tmp_path / 'run'
+    file.write_text('user,item\n' + ''.join(f'"{name}",i{item}\n' for name in ('a,b', 'c') for item in range(0, 30)
+                                            if item % 3 != len(name) % 3))
+    main(['fit', '--dataset.path', str(file), '--max-epochs', '1', '--model.hidden_channels', '4', '--out', str(out)])
+    for users, expected in (('a,b', ['a,b']), ('"a,b",c', ['a,b', 'c']), ('c', ['c'])):
+        capsys.readouterr()
+        main(['recommend', str(out), '--users', users, '-k', '3', '--json'])
+        assert [json.loads(line)['user'] for line in capsys.readouterr().out.splitlines()] == expected
+
+
+def test_only_one_process_trains_into_a_folder(fit_options: Options, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture) -> None:
+    fcntl = pytest.importorskip('fcntl')
+    out = tmp_path / 'run'
+    main(fit_options('--out', str(out), '--max-epochs', '1'))
+    (out / 'metrics.json').unlink()
+    with open(out / '.lock') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert 'another process is training' in _fails(capsys, 'fit', '--out', str(out), '--resume')
+    main(['fit', '--out', str(out), '--resume'])
+
+
+@pytest.mark.parametrize('signal_name', ['SIGINT', 'SIGTERM'])
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+        signal_name: str, fit_options: Options, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'run'
+    command = fit_options('--out', str(out), '--max-epochs', '4000', '--training.patience', '4000')
+    process = subprocess.Popen([sys.executable, '-m', 'tvdiff_pyg', *command], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith('epoch   1'):
+            break
+    process.send_signal(getattr(signal, signal_name))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and f'tvdiff fit --resume --out {out}' in error, error
+    assert not (out / 'metrics.json').exists()
 
 
 def test_a_run_that_has_not_finished_says_so(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

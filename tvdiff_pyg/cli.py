@@ -1,6 +1,7 @@
 """The command line: ``tvdiff demo | fit | test | recommend``."""
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -8,6 +9,8 @@ from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
+
+from tvdiff_pyg import __version__
 
 EXTRA = "this command needs the packages of the extra 'demo': pip install 'tvdiff-pyg[demo]'"
 
@@ -22,7 +25,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         import pytorch_lightning  # noqa: F401
         import safetensors  # noqa: F401
 
-        from tvdiff_pyg.training import TrainingDiverged
+        from tvdiff_pyg.training import TrainingDiverged, TrainingInterrupted
     except ImportError as error:
         _fail(f'{EXTRA} ({error})')
 
@@ -30,16 +33,25 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     try:
         options = _parser().parse_args(_settings_files_first(arguments))
         _COMMANDS[options.command](options[options.command])
+    except TrainingInterrupted as error:
+        _fail(str(error), status=130)
+    except KeyboardInterrupt:
+        _fail('interrupted', status=130)
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error))
     except TrainingDiverged as error:
-        _fail(f'{error}; the last good checkpoint is kept', status=1)
+        _fail(str(error), status=1)
+    except RuntimeError as error:
+        if 'allocate' not in str(error) and 'out of memory' not in str(error):
+            raise
+        _fail(f'not enough memory ({error}): take a smaller model.hidden_channels or training.batch_size', status=1)
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:
-    print(f"tvdiff: error: {' '.join(message.split())}", file=sys.stderr)
+    line = ' '.join(message.split())
+    print(f"tvdiff: error: {line if len(line) <= 600 else line[:600] + ' ...'}", file=sys.stderr)
     raise SystemExit(status)
 
 
@@ -51,6 +63,7 @@ def _settings_files_first(arguments: List[str]) -> List[str]:
     if arguments[:1] != ['fit']:
         return arguments
     from tvdiff_pyg.training import recipe_path
+    from tvdiff_pyg.training.recipe import INTERACTION_FILE
     from tvdiff_pyg.training.run import CONFIG, read_settings
 
     values: Dict[str, List[str]] = {'--recipe': [], '--config': [], '--out': []}
@@ -71,13 +84,37 @@ def _settings_files_first(arguments: List[str]) -> List[str]:
     for name in ('--recipe', '--out'):
         if len(values[name]) > 1:
             raise ValueError(f"{name} is given twice, as {' and '.join(values[name])}")
+    own_file = any(option.partition('=')[0] == '--dataset.path' for option in rest)
+    if own_file and not values['--recipe'] and not values['--config'] and '--resume' not in rest:
+        values['--recipe'].append(INTERACTION_FILE)
+    for file in values['--config']:
+        _check_config(file)
     files = [str(recipe_path(name)) for name in values['--recipe']] + values['--config']
     if '--resume' in rest and values['--out']:
-        folder = Path(values['--out'][0])
+        folder = Path(values['--out'][0]).expanduser()
         read_settings(folder)  # for its errors
         files.insert(0, str(folder / CONFIG))
     return ['fit', *(f'--config={file}' for file in files),
             *(f'{name}={value}' for name in ('--recipe', '--out') for value in values[name]), *rest]
+
+
+def _check_config(file: str) -> None:
+    """Raise ``ValueError``, naming the file, unless it is a YAML mapping whose groups are mappings too."""
+    import yaml
+
+    from tvdiff_pyg.training import Recipe
+
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f'--config {file} cannot be read as YAML: {error}') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'--config {file} must hold named settings, as the recipes do')
+    if 'recipe' in values:
+        raise ValueError(f"--config {file} holds 'recipe': pass --recipe {values['recipe']} beside it instead")
+    for group in fields(Recipe):
+        if group.name in values and not isinstance(values[group.name], dict):
+            raise ValueError(f"--config {file}: '{group.name}' must hold named settings, got {values[group.name]!r}")
 
 
 def _parser() -> Any:
@@ -86,6 +123,9 @@ def _parser() -> Any:
     from tvdiff_pyg.training import PROTOCOLS, Recipe, recipe_names
 
     class Parser(ArgumentParser):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(allow_abbrev=False, **options)  # '--rec' must not pass as --recipe without its file
+
         def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
             _fail(f"{message} (see 'tvdiff --help')")
 
@@ -95,6 +135,7 @@ def _parser() -> Any:
         return parser
 
     parser = Parser(prog='tvdiff', description='TV-Diff, a tri-view diffusion recommender.')
+    parser.add_argument('--version', action='version', version=f'tvdiff {__version__}')
     commands = parser.add_subcommands(dest='command', title='commands')
 
     demo = Parser(description='Train on MovieLens small, compare with baselines, recommend movies to two people.')
@@ -121,7 +162,8 @@ def _parser() -> Any:
     commands.add_subcommand('test', test, help='evaluate a run')
 
     recommend = run_parser('Print the best unseen items of some users.')
-    recommend.add_argument('--users', type=str, required=True, help='original ids, separated by commas')
+    recommend.add_argument('--users', type=str, required=True,
+                           help='original ids, separated by commas; quote an id that holds one: \'"a,b",c\'')
     recommend.add_argument('-k', type=int, default=10, help='length of the lists')
     recommend.add_argument('--json', action='store_true', help='print JSON lines')
     commands.add_subcommand('recommend', recommend, help='top-k lists with the original ids')
@@ -140,7 +182,7 @@ def _free_folder(name: str) -> Path:
 def _demo(options: Namespace) -> None:
     from tvdiff_pyg.demo import run_demo
 
-    run_demo(Path(options.out) if options.out else _free_folder('demo'), options.seed)
+    run_demo(Path(options.out).expanduser() if options.out else _free_folder('demo'), options.seed)
 
 
 def _fit(options: Namespace) -> None:
@@ -156,7 +198,9 @@ def _fit(options: Namespace) -> None:
     if options.max_epochs is not None:
         values['training']['max_epochs'] = options.max_epochs
     recipe = Recipe.from_dict(values)
-    out = Path(options.out) if options.out else _free_folder(f'{recipe.dataset.name}-{options.protocol}')
+    out = Path(options.out).expanduser() if options.out else _free_folder(
+        f'{recipe.dataset.name}-{options.protocol}')
+    print(f'Training on {recipe.dataset.name} into {out}', flush=True)
     run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stderr.isatty())
     print(describe_run(run.metrics))
     print(f'run: {run.folder}   plot: {run.folder / "training.png"}')
@@ -179,7 +223,7 @@ def _recommend(options: Namespace) -> None:
 
     run = Run.load(options.run)
     whole = options.users in run.split.data.user_id  # an id may hold commas
-    users = [options.users] if whole else [user.strip() for user in options.users.split(',')]
+    users = [options.users] if whole else next(csv.reader([options.users], skipinitialspace=True)) or ['']
     for answer in run.recommend(users, options.k):
         if options.json:
             print(json.dumps(answer, ensure_ascii=False))
@@ -187,6 +231,8 @@ def _recommend(options: Namespace) -> None:
             print(f"user {answer['user']}")
             for rank, item in enumerate(answer['items'], 1):
                 print(f"  {rank:3d}  {item['score']:8.4f}  {item['item']:>8}  {describe_item(item)}".rstrip())
+            if len(answer['items']) < options.k:
+                print(f"  no more: {len(answer['items'])} items are unseen")
 
 
 _COMMANDS = {'demo': _demo, 'fit': _fit, 'test': _test, 'recommend': _recommend}

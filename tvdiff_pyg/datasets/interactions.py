@@ -444,6 +444,8 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_text(path: Path) -> str:
     content = _read_bytes(path)
+    if content[:2] == b'\x1f\x8b':
+        raise DataError(f'{path}: packed with gzip; unpack it first, with gunzip say')
     try:
         text = content.decode('utf-8-sig')
     except UnicodeDecodeError as error:

@@ -1,6 +1,6 @@
 """Training: recipes, the Lightning module, run folders."""
 from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
-from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged
+from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data, load_recipe, recipe_names, recipe_path
 from tvdiff_pyg.training.run import Run, RunError, fit
 
@@ -16,6 +16,7 @@ __all__ = [
     'InteractionDataModule',
     'RecommenderModule',
     'TrainingDiverged',
+    'TrainingInterrupted',
     'Run',
     'RunError',
     'fit',

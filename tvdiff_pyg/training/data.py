@@ -60,7 +60,8 @@ class Split(NamedTuple):
         validation = store.get('val_edge_label_index')
         for part, index in (('test', store.edge_label_index), ('validation', validation)):
             if index is not None and index.size(1) == 0:
-                raise ValueError(f"the {part} part of '{data.name}' is empty: every user has too few interactions")
+                raise ValueError(f"the {part} part of '{data.name}' is empty: no user has 3 interactions to hold one "
+                                 f"out of, or none of its pairs has a user and an item that occur in train")
         return cls(data, protocol, InteractionMatrix(store.edge_index, *sizes),
                    None if validation is None else InteractionMatrix(validation, *sizes),
                    InteractionMatrix(store.edge_label_index, *sizes))

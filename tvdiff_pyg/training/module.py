@@ -24,6 +24,10 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
+class TrainingInterrupted(RuntimeError):
+    """Training was stopped from outside; the message says how to go on."""
+
+
 class Trainable(Protocol):
     """A recommender that learns from batches."""
 
@@ -83,9 +87,7 @@ class RecommenderModule(pl.LightningModule):
         model: Any = self.model
         terms: LossTerms = model.training_loss(batch, self.generator)
         if not bool(terms.loss.isfinite()):
-            raise TrainingDiverged(
-                f'the loss became {float(terms.loss)} in epoch {self.current_epoch}: train into another '
-                f'folder with a lower training.lr or diffusion.scale')
+            raise self._diverged(f'the loss became {float(terms.loss.detach())}')
         size = batch.users.numel()
         self.log_dict({'energy': terms.energy, 'entropy': terms.entropy}, prog_bar=True, on_step=True, on_epoch=False)
         self._sums.append(torch.stack([terms.loss.detach(), terms.energy, terms.entropy, torch.ones_like(terms.loss)])
@@ -97,6 +99,8 @@ class RecommenderModule(pl.LightningModule):
         loss, energy, entropy, count = torch.stack(self._sums).sum(0).tolist()
         row: Dict[str, float] = {'epoch': self.current_epoch, 'loss': loss / count, 'energy': energy / count,
                                  'entropy': entropy / count}
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise self._diverged('a weight is no longer finite')
         for name, value in self.evaluator(model.scorer()).mean.items():
             row[f'{self.selected_on}/{name}'] = value
         row['seconds'] = time.perf_counter() - self._started
@@ -106,6 +110,11 @@ class RecommenderModule(pl.LightningModule):
         if self.trainer.progress_bar_callback is None:
             self.print(f"epoch {self.current_epoch:3d}  energy {row['energy']:.6f}  entropy {row['entropy']:.6f}  "
                        f"{self.monitor} {row[self.monitor]:.4f}  {row['seconds']:.1f} s", flush=True)
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        kept = 'the last good checkpoint is kept' if self.current_epoch > 0 else 'there is no good epoch to keep'
+        return TrainingDiverged(f'{what} in epoch {self.current_epoch}: train into another folder with a lower '
+                                f'training.lr, loss.temperature or diffusion.scale; {kept}')
 
     def _write_log(self) -> None:
         if self.log_file is None or not self.trainer.is_global_zero:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import platform
 import sys
 import time
@@ -19,14 +20,17 @@ import yaml
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
 from tvdiff_pyg import __version__
+from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator, evaluate
 from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.retrieval import check_k, recommend
 from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
 from tvdiff_pyg.training.files import write_atomically, write_json, write_text
-from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule
+from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule, TrainingInterrupted
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
 from tvdiff_pyg.training.storage import (
+    TENSORS,
+    TEXT,
     has_data,
     load_data_folder,
     load_weights,
@@ -36,6 +40,8 @@ from tvdiff_pyg.training.storage import (
 )
 
 CONFIG, METRICS, WEIGHTS, LOG, PLOT = 'config.yaml', 'metrics.json', 'weights.safetensors', 'log.csv', 'training.png'
+LOCK = '.lock'
+_HASHED = (WEIGHTS, TENSORS, TEXT)
 BEST, LAST = 'checkpoints/best.ckpt', 'checkpoints/last.ckpt'
 
 
@@ -120,13 +126,17 @@ class Run:
         settings = read_settings(folder)
         if not (folder / METRICS).is_file():
             raise RunError(f"the run in {folder} has not finished: go on with 'tvdiff fit --resume --out {folder}'")
+        try:
+            metrics = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+            expected = {name: metrics['files'][name] for name in _HASHED}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f'{folder / METRICS} cannot be read ({error}): train the run anew') from error
+        for name, checksum in expected.items():
+            if file_sha256(folder / name) != checksum:
+                raise RunError(f'{folder / name} is not the file that this run wrote: restore it, or train anew')
         split = Split.of(load_data_folder(folder), settings.protocol)
         model = build_model(settings.recipe, split.train)
         load_weights(model, folder / WEIGHTS)
-        try:
-            metrics = json.loads((folder / METRICS).read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise RunError(f'{folder / METRICS} cannot be read ({error}): train the run anew') from error
         return cls(folder, settings.recipe, split, model.eval(), metrics)
 
     def evaluate(self, part: str = 'test', ks: Optional[Sequence[int]] = None) -> Evaluation:
@@ -211,7 +221,8 @@ def fit(
         if finished is not None:
             return finished
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists already: name another folder with --out, or go on with that run by --resume")
+        go_on = ', or go on with that run by --resume' if (out / CONFIG).is_file() else ''
+        raise RunError(f'{out} exists already: name another folder with --out{go_on}')
 
     if resume and has_data(out):
         split = Split.of(load_data_folder(out), protocol)
@@ -229,24 +240,33 @@ def fit(
                                recipe.training.weight_decay, seed, out / LOG)
     batches = InteractionDataModule(split.train, recipe.loss.entropy == 'bpr' and recipe.loss.temperature > 0,
                                     recipe.training.batch_size, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
-    if not has_data(out):
-        save_data(data, out)
-    stopped = _train(module, batches, recipe, out, progress)
-    best = torch.load(out / BEST, weights_only=True, map_location='cpu')
+    with _only_writer(out):
+        if not resume and any(path.name != LOCK for path in out.iterdir()):
+            raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
+        write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
+        if not has_data(out):
+            save_data(data, out)
+        stopped = _train(module, batches, recipe, out, progress)
+        return _finish(settings, split, model, module, evaluators, stopped, started, out)
+
+
+def _finish(settings: Settings, split: Split, model: TVDiff, module: RecommenderModule,
+            evaluators: Dict[str, RankingEvaluator], stopped: str, started: float, out: Path) -> Run:
+    """Take the best epoch's weights, test them, and write what makes the run a finished one, metrics last."""
+    recipe, data = settings.recipe, split.data
+    best = _load_checkpoint(out / BEST)
     model.load_state_dict({name.removeprefix('model.'): value for name, value in best['state_dict'].items()
                            if name.startswith('model.')})
     model.eval()
     result = {
         'dataset': data.name,
         'checksum': data.checksum,
-        'protocol': protocol,
+        'protocol': settings.protocol,
         'selected_on': split.selected_on,
         'selection_metric': SELECTION_METRIC,
         'split_seed': recipe.dataset.split_seed,
         'split_checksum': split_checksum(data),
-        'seed': seed,
+        'seed': settings.seed,
         'epoch': best['epoch'],
         'epochs': len(module.history),
         'stopped': stopped,
@@ -264,6 +284,7 @@ def fit(
         'versions': versions(),
     }
     save_weights(model.state_dict(), out / WEIGHTS)
+    result['files'] = {name: file_sha256(out / name) for name in _HASHED}
     plot_training(module.history, best['epoch'], split.selected_on, recipe.loss.temperature, out / PLOT)
     write_json(out / METRICS, result)
     return Run(out, recipe, split, model, result)
@@ -315,7 +336,7 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
     if progress:
         callbacks.append(TQDMProgressBar())
     if last.is_file():
-        checkpoint = torch.load(last, weights_only=True, map_location='cpu')
+        checkpoint = _load_checkpoint(last)
         module.restore_history(checkpoint)
         if _patience_ran_out(checkpoint):
             return 'patience'
@@ -324,8 +345,38 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
             accelerator='auto', devices=1, max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
             enable_progress_bar=progress, enable_model_summary=False, default_root_dir=out, log_every_n_steps=1,
             deterministic='warn')
-        trainer.fit(module, batches, ckpt_path=last if last.is_file() else None, weights_only=True)
+        go_on = f"go on with 'tvdiff fit --resume --out {out}'"
+        try:
+            trainer.fit(module, batches, ckpt_path=last if last.is_file() else None, weights_only=True)
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
+            raise TrainingInterrupted(f'interrupted: {go_on}') from error
+        if trainer.interrupted or trainer.received_sigterm:
+            raise TrainingInterrupted(f'terminated: {go_on}')
     return 'patience' if early.wait_count >= early.patience else 'max_epochs'
+
+
+def _load_checkpoint(path: Path) -> Dict[str, Any]:
+    try:
+        return torch.load(path, weights_only=True, map_location='cpu')
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RunError(f'{path} cannot be read ({error}): train into another folder') from error
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Make a folder and hold it for this process alone; the system lets go of it whatever ends the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, 'w', encoding='utf-8') as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: not guarded
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f'another process is training into {folder}: wait for it, or name another folder') from error
+        yield
 
 
 def _patience_ran_out(checkpoint: Dict[str, Any]) -> bool:
