@@ -16,3 +16,7 @@ def test_the_python_example_runs_and_beats_popularity(capsys: pytest.CaptureFixt
     exec(compile(code.group(1), str(README), 'exec'), {})
     recall = float(capsys.readouterr().out)
     assert 0.17 < recall < 0.35  # popularity's is 0.146 on a slightly smaller training part
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.search(r'\b[A-Z]+_(TABLE|ROW)\b', README.read_text(encoding='utf-8'))

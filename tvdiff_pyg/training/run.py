@@ -238,7 +238,7 @@ def fit(
         evaluators['validation'] = RankingEvaluator(split.validation, [split.train], ks)
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
                                recipe.training.weight_decay, seed, out / LOG)
-    batches = InteractionDataModule(split.train, recipe.loss.entropy == 'bpr' and recipe.loss.temperature > 0,
+    batches = InteractionDataModule(split.train, model.loss.entropy.pairwise and model.loss.uses_entropy,
                                     recipe.training.batch_size, seed)
     with _only_writer(out):
         if not resume and any(path.name != LOCK for path in out.iterdir()):

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
+from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.typing import Scorer
 from tvdiff_pyg.utils import csr_tensor
 
 BLOCK = 256  # users at a time, B x N
 
 
-class EASE(torch.nn.Module):
+class EASE(InteractionModel):
     r"""Scores :math:`X B`, where :math:`B` minimises :math:`\|X - X B\|_F^2 + \lambda \|B\|_F^2` with a zero diagonal.
 
     With :math:`P = (X^T X + \lambda I)^{-1}` the minimiser is :math:`B = I - P\, \mathrm{diag}(P)^{-1}`. The inverse is
@@ -32,21 +33,10 @@ class EASE(torch.nn.Module):
     """
 
     def __init__(self, interactions: InteractionMatrix, regularization: float = 500.0) -> None:
-        super().__init__()
+        super().__init__(interactions)
         if not 0 < regularization < math.inf:
             raise ValueError(f"'regularization' must be a finite number > 0, got {regularization}")
-        self.interactions = interactions
         self.regularization = regularization
-
-    @property
-    def num_users(self) -> int:
-        """Number of users."""
-        return self.interactions.num_users
-
-    @property
-    def num_items(self) -> int:
-        """Number of items."""
-        return self.interactions.num_items
 
     def scorer(self) -> Scorer:
         """Solve the model and return the function from user indices ``[B]`` to scores ``[B, N]``."""

@@ -15,6 +15,7 @@ from tvdiff_pyg.nn.denoiser import AnisotropicDenoiser
 from tvdiff_pyg.nn.functional import Entries, energy_and_scores, noisy_matmul, sparse_matmul
 from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.nn.loss import HelmholtzFreeEnergy, dense_energy
+from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.sampling.base import NegativeSampler, dense_scores
 from tvdiff_pyg.typing import Batch, LossTerms, Pairs, ScoreItems, Scorer
 from tvdiff_pyg.utils import evaluation_mode
@@ -22,7 +23,7 @@ from tvdiff_pyg.utils import evaluation_mode
 ENGINES = ('factored', 'dense')
 
 
-class TVDiff(torch.nn.Module):
+class TVDiff(InteractionModel):
     r"""A tri-view diffusion recommender: parts in, no maths of its own.
 
     A training step noises the rows of a batch, denoises them, and takes the free energy of the result; with
@@ -61,7 +62,7 @@ class TVDiff(torch.nn.Module):
         engine: str = 'factored',
         num_probes: int = 64,
     ) -> None:
-        super().__init__()
+        super().__init__(interactions)
         if (denoiser.num_users, denoiser.num_items) != (interactions.num_users, interactions.num_items):
             raise ValueError(f"'denoiser' is for {denoiser.num_users} users x {denoiser.num_items} items, "
                              f"'interactions' for {interactions.num_users} x {interactions.num_items}")
@@ -74,24 +75,13 @@ class TVDiff(torch.nn.Module):
             raise ValueError(f"'engine' must be one of {', '.join(ENGINES)}; got '{engine}'")
         if num_probes < 1:
             raise ValueError(f"'num_probes' must be at least 1, got {num_probes}")
-        self.interactions, self.denoiser, self.diffusion = interactions, denoiser, diffusion
-        self.loss, self.sampler = loss, sampler
+        self.denoiser, self.diffusion, self.loss, self.sampler = denoiser, diffusion, loss, sampler
         self.timesteps = timesteps if timesteps is not None else UniformTimesteps(diffusion.num_steps)
         self.engine, self.num_probes = engine, num_probes
         self.graph: Optional[NormalizedGraph] = None
         if denoiser.conv is not None:
             adj_t = interactions.adj_t()
             self.graph = denoiser.conv.prepare(adj_t.to(denoiser.item_weight.dtype))
-
-    @property
-    def num_users(self) -> int:
-        """Number of users M."""
-        return self.interactions.num_users
-
-    @property
-    def num_items(self) -> int:
-        """Number of items N."""
-        return self.interactions.num_items
 
     def training_loss(self, batch: Batch, generator: Optional[torch.Generator] = None) -> LossTerms:
         """Return the loss of a batch and its terms.
