@@ -201,7 +201,7 @@ def _fit(options: Namespace) -> None:
     out = Path(options.out).expanduser() if options.out else _free_folder(
         f'{recipe.dataset.name}-{options.protocol}')
     print(f'Training on {recipe.dataset.name} into {out}', flush=True)
-    run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stderr.isatty())
+    run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stdout.isatty())
     print(describe_run(run.metrics))
     print(f'run: {run.folder}   plot: {run.folder / "training.png"}')
 

@@ -21,7 +21,7 @@ def run_demo(out: Path, seed: int = 0) -> Run:
     """Train on MovieLens small into ``out``, and print figures beside baselines and two people's lists."""
     recipe: Recipe = load_recipe(RECIPE)
     print(f'Training TV-Diff on {RECIPE} (ratings of 4 and more are likes) into {out}\n', flush=True)
-    run = fit(recipe, out, seed=seed, progress=sys.stderr.isatty())
+    run = fit(recipe, out, seed=seed, progress=sys.stdout.isatty())
     print(f'\n{describe_run(run.metrics)}\n')
 
     rows = [('TV-Diff', run.metrics['test'], run.metrics['wall_s']), *_baselines(run)]

@@ -5,7 +5,7 @@ import csv
 import io
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Protocol
+from typing import Any, Dict, List, Optional
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.training.data import derived_seed
 from tvdiff_pyg.training.files import write_text
-from tvdiff_pyg.typing import Batch, LossTerms, Scorer
+from tvdiff_pyg.typing import Batch, LossTerms
 
 SELECTION_K = 20
 SELECTION_METRIC = f'recall@{SELECTION_K}'
@@ -26,16 +26,6 @@ class TrainingDiverged(RuntimeError):
 
 class TrainingInterrupted(RuntimeError):
     """Training was stopped from outside; the message says how to go on."""
-
-
-class Trainable(Protocol):
-    """A recommender that learns from batches."""
-
-    def training_loss(self, batch: Batch, generator: Optional[torch.Generator] = None) -> LossTerms:
-        """Return the loss of a batch and its terms."""
-
-    def scorer(self) -> Scorer:
-        """Return a function from users to scores."""
 
 
 class RecommenderModule(pl.LightningModule):
