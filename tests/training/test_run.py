@@ -102,9 +102,11 @@ def test_a_run_resumes_on_its_own_data_wherever_the_source_went(ratings_file: Pa
         assert metrics[name] == expected[name], name
 
 
-def test_a_moved_run_keeps_its_best_epoch(ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best epoch comes before the move, a worse one after it."""
-    scores = iter([0.5, 0.9, 0.4])
+@pytest.mark.parametrize('after, best', [(0.4, 1), (0.95, 2)])
+def test_a_moved_run_keeps_its_best_epoch(after: float, best: int, ratings_file: Path, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the move comes a worse epoch or a better one; what now lies in the old place is none of its business."""
+    scores = iter([0.5, 0.9, after])
     evaluate = RankingEvaluator.forward
 
     def scripted(self: RankingEvaluator, scorer: Scorer) -> Evaluation:
@@ -117,7 +119,10 @@ def test_a_moved_run_keeps_its_best_epoch(ratings_file: Path, tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt):
             fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
     (tmp_path / 'run').rename(tmp_path / 'moved')
-    assert fit(_recipe(ratings_file), tmp_path / 'moved', resume=True, progress=False).metrics['epoch'] == 1
+    (tmp_path / 'run' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'run' / 'checkpoints' / 'best.ckpt').write_text("another run's")
+    assert fit(_recipe(ratings_file), tmp_path / 'moved', resume=True, progress=False).metrics['epoch'] == best
+    assert (tmp_path / 'run' / 'checkpoints' / 'best.ckpt').read_text() == "another run's"
 
 
 def _stop_after(epochs: int) -> Callable[..., str]:
