@@ -316,9 +316,7 @@ class _Best(ModelCheckpoint):
     """
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        path = str(Path(str(self.dirpath)) / Path(state_dict['best_model_path']).name)
-        super().load_state_dict({**state_dict, 'dirpath': self.dirpath, 'best_model_path': path,
-                                 'best_k_models': {path: state_dict['best_model_score']}, 'kth_best_model_path': path})
+        super().load_state_dict({**state_dict, 'dirpath': self.dirpath})
 
 
 def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Recipe, out: Path,
