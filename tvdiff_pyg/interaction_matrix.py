@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from torch_geometric.utils import cumsum
 
 from tvdiff_pyg.typing import Pairs
 from tvdiff_pyg.utils import csr_tensor
@@ -46,7 +47,7 @@ class InteractionMatrix(torch.nn.Module):
         self.num_items = num_items
         key = (edge_index[0] * num_items + edge_index[1]).unique()  # sorted by user, then by item
         count = torch.bincount(key // max(num_items, 1), minlength=num_users)
-        self.register_buffer('rowptr', torch.cat([count.new_zeros(1), count.cumsum(0)]), persistent=False)
+        self.register_buffer('rowptr', cumsum(count), persistent=False)
         self.register_buffer('col', key % max(num_items, 1), persistent=False)
         self.register_buffer('key', key, persistent=False)
 
@@ -100,7 +101,7 @@ class InteractionMatrix(torch.nn.Module):
         """Return :math:`R^T` as a sparse CSR tensor ``[N, M]`` of ones, in PyG's transposed convention."""
         user, item = self.edge_index
         perm = item.argsort(stable=True)
-        rowptr = torch.cat([self.rowptr.new_zeros(1), self.item_degree.cumsum(0)])
+        rowptr = cumsum(self.item_degree)
         return csr_tensor(rowptr, user[perm], torch.ones(perm.numel(), device=perm.device),
                           (self.num_items, self.num_users))
 

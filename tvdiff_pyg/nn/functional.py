@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.utils import cumsum
 
 from tvdiff_pyg.utils import csr_tensor
 
@@ -103,8 +104,7 @@ def energy_and_scores(code: Tensor, items: Tensor, observed: Entries, pairs: Ent
 
 
 def _pointer(index: Tensor, size: int) -> Tensor:
-    count = torch.bincount(index, minlength=size)
-    return torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return cumsum(torch.bincount(index, minlength=size))
 
 
 def _bag(index: Tensor, pointer: Tensor, value: Optional[Tensor], table: Tensor) -> Tensor:
