@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.utils import cumsum
 
 from tvdiff_pyg.typing import Pairs
-from tvdiff_pyg.utils import csr_tensor
+from tvdiff_pyg.utils import csr_positions, csr_tensor
 
 
 class InteractionMatrix(torch.nn.Module):
@@ -74,11 +74,8 @@ class InteractionMatrix(torch.nn.Module):
 
     def rows(self, users: Tensor) -> Pairs:
         """Return the observed items of ``users`` as ``(row, item)``, rows counting positions in ``users``."""
-        start = self.rowptr[users]
-        count = self.rowptr[users + 1] - start
-        row = torch.arange(users.numel(), device=users.device).repeat_interleave(count)
-        offset = torch.arange(row.numel(), device=users.device) - (count.cumsum(0) - count)[row]
-        return row, self.col[start[row] + offset]
+        row, position = csr_positions(self.rowptr, users)
+        return row, self.col[position]
 
     def dense(self, users: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
         """Return the rows of ``users`` as a dense ``[B, N]`` array of zeros and ones."""

@@ -16,6 +16,23 @@ def csr_tensor(rowptr: Tensor, col: Tensor, value: Tensor, size: Tuple[int, int]
         return torch.sparse_csr_tensor(rowptr, col, value, size=size, check_invariants=False)
 
 
+def csr_positions(rowptr: Tensor, index: Tensor) -> Tuple[Tensor, Tensor]:
+    """Return where the entries of some rows of a CSR matrix lie.
+
+    Args:
+        rowptr: where each row starts ``[num_rows + 1]``.
+        index: the rows ``[n]``.
+
+    Returns:
+        For each entry, the position of its row in ``index``, and its own position in the matrix's columns and values.
+    """
+    start = rowptr[index]
+    count = rowptr[index + 1] - start
+    row = torch.arange(index.numel(), device=index.device).repeat_interleave(count)
+    offset = torch.arange(row.numel(), device=index.device) - (count.cumsum(0) - count)[row]
+    return row, start[row] + offset
+
+
 @contextmanager
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode without gradients, and every submodule back into its own mode after."""

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tvdiff_pyg.nn.functional import Entries, energy_and_scores, noisy_matmul, sampled_dot, sparse_matmul
+from tvdiff_pyg.nn.functional import EnergySample, Entries, energy_and_scores, noisy_matmul, sampled_dot, sparse_matmul
 
 ROWS, COLS, WIDTH = 6, 9, 3
 
@@ -65,3 +65,54 @@ def test_energy_and_scores(density, pair_density):
     torch.testing.assert_close(energy, (x_0.double() - dense).square().sum(1))
     torch.testing.assert_close(scores, dense[wanted])
     assert torch.autograd.gradcheck(lambda u, h: energy_and_scores(u, h, observed, pairs), (code, items))
+
+
+@pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
+def test_sparse_gradients_are_the_dense_ones_of_the_rows_that_took_part(density):
+    sparse, mask = entries(density)
+    value, weight = normal(sparse.col.numel(), grad=False), normal(ROWS, WIDTH, seed=5, grad=False)
+    mixing, index = normal(ROWS, 2, seed=3, grad=False), torch.tensor([7, 0, 4])
+    few, probes = normal(2, 3, seed=4, grad=False), torch.zeros(2, COLS)
+    probes[:, index] = few
+    for got, expected, rows in [
+        (lambda w: sparse_matmul(sparse, value, w, sparse_grad=True), lambda w: sparse_matmul(sparse, value, w),
+         set(mask.any(0).nonzero().view(-1).tolist())),
+        (lambda w: noisy_matmul(sparse, value, mixing, few, w, index),
+         lambda w: noisy_matmul(sparse, value, mixing, probes, w),
+         {0, 4, 7} | set(mask.any(0).nonzero().view(-1).tolist())),
+    ]:
+        tables = [normal(COLS, WIDTH) for _ in range(2)]
+        for function, table in zip((got, expected), tables):
+            (function(table) * weight).sum().backward()
+        torch.testing.assert_close(got(tables[0]), expected(tables[0]))
+        assert tables[0].grad.is_sparse and not tables[1].grad.is_sparse
+        assert set(tables[0].grad.coalesce().indices()[0].tolist()) == rows
+        torch.testing.assert_close(tables[0].grad.to_dense(), tables[1].grad)
+
+
+def test_entries_among_some_columns():
+    sparse, mask = entries(0.3)
+    columns, table = mask.any(0).nonzero().view(-1), normal(COLS, WIDTH, grad=False)
+    torch.testing.assert_close(sparse.among(columns).matmul(None, table[columns]), mask.double() @ table)
+
+
+@pytest.mark.parametrize('rank', [None, 1, 2, WIDTH])
+def test_the_stochastic_energy_and_its_gradients_have_no_bias(rank):
+    """One draw of one item: the mean over all draws, by enumeration, is the exact value."""
+    observed, pairs = entries(0.4)[0], entries(0.3, seed=7)[0]
+    code, items = normal(ROWS, WIDTH), normal(COLS, WIDTH, seed=2)
+    energy_weight, score_weight = normal(ROWS, seed=8, grad=False), normal(pairs.col.numel(), seed=9, grad=False)
+    sketch = None if rank is None else normal(WIDTH, rank, seed=10, grad=False)
+    p = torch.rand(COLS, generator=torch.Generator().manual_seed(11)) + 0.1
+    p /= p.sum()
+
+    def results(sample):
+        energy, scores = energy_and_scores(code, items, observed, pairs, sample)
+        gradients = torch.autograd.grad((energy * energy_weight).sum() + (scores * score_weight).sum(), (code, items))
+        return energy.detach(), scores.detach(), *gradients
+
+    drawn = [results(EnergySample(torch.tensor([j]), 1 / p[j:j + 1], sketch)) for j in range(COLS)]
+    mean = [sum(p[j] * drawn[j][part] for j in range(COLS)) for part in range(4)]
+    torch.testing.assert_close(mean, list(results(None)))
+    spread = sum((drawn[j][0] - mean[0]).abs().sum() for j in range(COLS))
+    assert (spread < 1e-9) == (rank == WIDTH)  # all directions taken exactly leave nothing to draw

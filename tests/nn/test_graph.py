@@ -33,6 +33,14 @@ def test_degrees_of_the_full_graph():
                                conv((None, None), EDGES, size=(4, 5), degree=degree))
 
 
+def test_some_destinations_alone():
+    conv = TVDiffConv(4, 2, act=None)
+    graph = conv.prepare(MATRIX.adj_t().double())
+    for index in ([1, 0, 3, 1], [], [3]):
+        index = torch.tensor(index, dtype=torch.long)
+        torch.testing.assert_close(graph.matmul(conv.weight, index), graph.matmul(conv.weight)[index])
+
+
 def test_a_wrong_number_of_rows_is_named_and_copies_work():
     conv = TVDiffConv(4, 2)
     graph = copy.deepcopy(conv.prepare(MATRIX.adj_t().double()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import List, Optional, Sequence, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot
@@ -96,16 +97,25 @@ class AnisotropicDenoiser(torch.nn.Module):
             if module is not None:
                 module.reset_parameters()
 
-    def items(self, edge_index: Union[Tensor, NormalizedGraph, None] = None) -> Tensor:
+    def items(self, edge_index: Union[Tensor, NormalizedGraph, None] = None, index: Optional[Tensor] = None,
+              sparse_grad: bool = False) -> Tensor:
         """Return the item codes ``H``, ``[N, d]``.
 
         Args:
             edge_index: user-to-item edges ``[2, E]``, the sparse ``adj_t`` ``[N, M]``, or what ``conv.prepare``
                 made of it; not needed, and not used, where ``normalization`` is ``none``.
+            index: only the rows of these items ``[n]``, at the cost of their own edges; with what ``conv.prepare``
+                made.
+            sparse_grad: with ``index``: whether the first weight gets a sparse gradient of the rows that took part.
         """
         if self.conv is None:
             assert self.item_table is not None
-            h = self.item_table.tanh()
+            h = self.item_table if index is None else F.embedding(index, self.item_table, sparse=sparse_grad)
+            h = h.tanh()
+        elif index is not None:
+            if not isinstance(edge_index, NormalizedGraph):
+                raise ValueError("'edge_index' must be what conv.prepare made where 'index' is given")
+            h = self.conv.act(edge_index.matmul(self.conv.weight, index, sparse_grad))
         else:
             if edge_index is None:
                 raise ValueError("'edge_index' is needed to compute the item codes")

@@ -1,10 +1,13 @@
 """A graph prepared once for many products."""
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor
 
 from tvdiff_pyg.nn.functional import Entries, sparse_matmul
+from tvdiff_pyg.utils import csr_positions
 
 
 class NormalizedGraph(torch.nn.Module):
@@ -37,12 +40,23 @@ class NormalizedGraph(torch.nn.Module):
             self.register_buffer(name, index, persistent=False)
         self.register_buffer('value', adj_t.values(), persistent=False)
 
-    def matmul(self, h: Tensor) -> Tensor:
-        """Return the destination nodes' sums ``[V_dst, d]`` of source rows ``h``, ``[V_src, d]``."""
+    def matmul(self, h: Tensor, index: Optional[Tensor] = None, sparse_grad: bool = False) -> Tensor:
+        """Return the destination nodes' sums ``[V_dst, d]`` of source rows ``h``, ``[V_src, d]``.
+
+        Args:
+            h: source rows.
+            index: only these destination nodes ``[n]``, at the cost of their own edges; the result is ``[n, d]``.
+            sparse_grad: whether the gradient of ``h`` is a sparse tensor of the rows that took part.
+        """
         if h.size(0) != self.num_source:
             raise ValueError(f"the graph has {self.num_source} source nodes, got {h.size(0)} rows")
-        entries = Entries(self.row, self.col, self.rowptr, self.perm, self.colptr)
-        return sparse_matmul(entries, self.value.to(h.dtype), h)
+        if index is None:
+            entries, value = Entries(self.row, self.col, self.rowptr, self.perm, self.colptr), self.value
+        else:
+            row, position = csr_positions(self.rowptr, index)
+            entries = Entries.of(row, self.col[position], index.numel(), self.num_source)
+            value = self.value[position]
+        return sparse_matmul(entries, value.to(h.dtype), h, sparse_grad)
 
     def extra_repr(self) -> str:
         return f'{self.num_source} -> {self.num_destination}, {self.col.numel()} edges'

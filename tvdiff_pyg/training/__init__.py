@@ -1,6 +1,7 @@
 """Training: recipes, the Lightning module, run folders."""
 from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
 from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged, TrainingInterrupted
+from tvdiff_pyg.training.optimizer import RowLazyAdam
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data, load_recipe, recipe_names, recipe_path
 from tvdiff_pyg.training.run import Run, RunError, fit
 
@@ -15,6 +16,7 @@ __all__ = [
     'PROTOCOLS',
     'InteractionDataModule',
     'RecommenderModule',
+    'RowLazyAdam',
     'TrainingDiverged',
     'TrainingInterrupted',
     'Run',

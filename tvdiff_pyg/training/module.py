@@ -14,6 +14,7 @@ from torch import Tensor
 from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.training.data import derived_seed
 from tvdiff_pyg.training.files import write_text
+from tvdiff_pyg.training.optimizer import RowLazyAdam
 from tvdiff_pyg.typing import Batch, LossTerms
 
 SELECTION_K = 20
@@ -42,6 +43,7 @@ class RecommenderModule(pl.LightningModule):
         weight_decay: decoupled weight decay.
         seed: the run's seed.
         log_file: CSV file of one line an epoch, written anew after each.
+        optimizer: ``adam`` or ``row-lazy-adam``.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class RecommenderModule(pl.LightningModule):
         weight_decay: float = 0.0,
         seed: int = 0,
         log_file: Optional[Path] = None,
+        optimizer: str = 'adam',
     ) -> None:
         super().__init__()
         self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
         self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
+        self.optimizer = optimizer
         self.history: List[Dict[str, float]] = []
         self.earlier_seconds = 0.0
         self.generator: Optional[torch.Generator] = None
@@ -127,6 +131,8 @@ class RecommenderModule(pl.LightningModule):
         self.earlier_seconds = sum(row['seconds'] for row in self.history)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.optimizer == 'row-lazy-adam':
+            return RowLazyAdam(self.parameters(), self.lr)
         if self.weight_decay:
             return torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
         return torch.optim.Adam(self.parameters(), self.lr, fused=True)

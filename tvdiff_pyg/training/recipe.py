@@ -63,6 +63,8 @@ class ModelConfig:
         normalization: degree normalisation of the graph; none for no graph.
         dropout: probability of dropping an entry of the noisy row in training.
         engine: factored, without a users x items array, or dense, the paper's way and the oracle.
+        energy_items: factored: estimate the energy from so many items; null takes all, exactly.
+        energy_rank: of a stochastic energy: directions of the user codes that are taken exactly.
     """
 
     hidden_channels: Union[int, List[int]] = 1000
@@ -71,6 +73,8 @@ class ModelConfig:
     normalization: Literal['sym', 'left', 'linkprop', 'raw', 'none'] = 'sym'
     dropout: float = 0.5
     engine: Literal['factored', 'dense'] = 'factored'
+    energy_items: Optional[int] = None
+    energy_rank: int = 0
 
 
 @dataclass
@@ -138,6 +142,8 @@ class TrainingConfig:
 
     Args:
         batch_size: users, or pairs, a step.
+        optimizer: adam, or row-lazy-adam, which updates only the rows of the tables that a step touches: for huge
+            catalogues, with model.energy_items; not the same as Adam.
         lr: Adam's learning rate.
         weight_decay: decoupled weight decay (AdamW); 0 for plain Adam.
         max_epochs: at most so many epochs.
@@ -146,6 +152,7 @@ class TrainingConfig:
     """
 
     batch_size: int = 2048
+    optimizer: Literal['adam', 'row-lazy-adam'] = 'adam'
     lr: float = 1e-3
     weight_decay: float = 0.0
     max_epochs: int = 400
@@ -182,6 +189,8 @@ class Recipe:
             raise ValueError(f"'training.lr' must be a finite number > 0, got {training.lr}")
         if not 0 <= training.weight_decay < float('inf'):
             raise ValueError(f"'training.weight_decay' must be a finite number >= 0, got {training.weight_decay}")
+        if training.optimizer != 'adam' and training.weight_decay:
+            raise ValueError("'training.weight_decay' goes with 'training.optimizer' adam")
         if any(k < 1 for k in training.ks or []):
             raise ValueError(f"'training.ks' must be list lengths of at least 1, got {training.ks}")
         if self.diffusion.prediction == 'eps' and self.model.engine == 'factored':
@@ -287,4 +296,5 @@ def build_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
     timesteps = {'uniform': UniformTimesteps, 'loss-history': LossHistoryTimesteps}[process.timesteps]
     loss = HelmholtzFreeEnergy(recipe.loss.entropy, recipe.loss.temperature, recipe.loss.reduction)
     return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler),
-                  timesteps(process.num_steps), model.engine)
+                  timesteps(process.num_steps), model.engine, energy_items=model.energy_items,
+                  energy_rank=model.energy_rank, row_gradients=recipe.training.optimizer == 'row-lazy-adam')

@@ -237,7 +237,7 @@ def fit(
     if split.validation is not None:
         evaluators['validation'] = RankingEvaluator(split.validation, [split.train], ks)
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
-                               recipe.training.weight_decay, seed, out / LOG)
+                               recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer)
     batches = InteractionDataModule(split.train, model.loss.entropy.pairwise and model.loss.uses_entropy,
                                     recipe.training.batch_size, seed)
     with _only_writer(out):

@@ -21,12 +21,13 @@ def generator(seed=0):
 
 
 def build(engine, entropy='bce', temperature=2.0, reduction='mean', sampler=None, schedule=None, prediction='x0',
-          num_probes=64, **options):
+          num_probes=64, energy_items=None, energy_rank=0, row_gradients=False, **options):
     torch.manual_seed(0)
     denoiser = AnisotropicDenoiser(M, N, **{'hidden_channels': 4, 'time_channels': 6, 'dropout': 0.0, **options})
     return TVDiff(MATRIX, denoiser, GaussianDiffusion(NoiseSchedule(**{**NOISY, **(schedule or {})}), prediction),
                   HelmholtzFreeEnergy(entropy, temperature, reduction), sampler or UniformSampler(),
-                  engine=engine, num_probes=num_probes)
+                  engine=engine, num_probes=num_probes, energy_items=energy_items, energy_rank=energy_rank,
+                  row_gradients=row_gradients)
 
 
 def batch_of(entropy):
@@ -60,9 +61,9 @@ def test_with_the_same_noise_the_engines_are_one(entropy, monkeypatch):
     mixed = {}
     noisy_matmul = tvdiff.noisy_matmul
 
-    def record(entries, value, mixing, probes, table):
+    def record(entries, value, mixing, probes, table, index):
         mixed['noise'] = mixing @ probes
-        return noisy_matmul(entries, value, mixing, probes, table)
+        return noisy_matmul(entries, value, mixing, probes, table, index)
 
     monkeypatch.setattr(tvdiff, 'noisy_matmul', record)
     dense, factored = (build(engine, entropy, temperature=0.0) for engine in ('dense', 'factored'))
@@ -88,7 +89,7 @@ def samples_of_z(engine, dropout, draws=30_000):
     draw, out = generator(3), []
     observed = Entries.of(*MATRIX.rows(users[:1]), 1, N)
     for _ in range(draws // 10):
-        out.append(model._noisy_input(observed, t[:1], torch.float64, draw).detach())
+        out.append(model._noisy_input(observed, t[:1], torch.float64, draw, None).detach())
     return torch.cat(out)
 
 
@@ -117,7 +118,7 @@ def test_users_noise_is_standard_normal_whatever_the_number_of_probes():
         model = build('factored', num_probes=num_probes)
         observed = Entries.of(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), 1, N)
         draw = generator(4)
-        z = torch.cat([model._noisy_input(observed, torch.tensor([2]), torch.float64, draw).detach()
+        z = torch.cat([model._noisy_input(observed, torch.tensor([2]), torch.float64, draw, None).detach()
                        for _ in range(3000)])
         z /= model.diffusion.schedule.sqrt_one_minus_alpha_bar[2]
         covariance = (model.denoiser.item_weight.t() @ model.denoiser.item_weight).detach()
@@ -140,6 +141,78 @@ def test_the_gradient_agrees_in_expectation(entropy):
     scale = (error['factored'] ** 2 + error['dense'] ** 2).sqrt()
     assert (difference <= 5 * scale + 1e-12).all()
     assert mean['dense'].norm() > 10 * scale.norm() / scale.numel() ** 0.5  # and there is a gradient to agree on
+
+
+@pytest.mark.parametrize('energy_rank', [0, 2])
+@pytest.mark.parametrize('entropy', ['bce', 'bpr'])
+def test_the_stochastic_gradient_agrees_in_expectation(entropy, energy_rank):
+    """Against the exact energy, averaged over draws of items; two-sided, 5 standard errors."""
+    options = dict(entropy=entropy, schedule={'scale': 0.0}, temperature=0.0)
+    models = [build('factored', **options),
+              build('factored', energy_items=6, energy_rank=energy_rank, **options)]
+    results = [[], []]
+    for seed in range(400):
+        for model, into in zip(models, results):  # the same steps, which are drawn first
+            terms, gradients = loss_and_gradients(model, batch_of(entropy), seed)
+            into.append(torch.cat([terms.loss.detach().view(1), *(g.view(-1) for g in gradients)]))
+    difference = torch.stack(results[1]) - torch.stack(results[0])
+    error = difference.std(0) / len(difference) ** 0.5
+    assert (difference.mean(0).abs() <= 5 * error + 1e-12).all() and error[0] > 0 and error.norm() > 0
+
+
+@pytest.mark.parametrize('entropy', ['bce', 'nll', 'bpr'])
+@pytest.mark.parametrize('options', [
+    dict(), dict(temperature=0.0), dict(sampler=ARGumbelSampler(0.5, pool_size=4)), dict(normalization='none'),
+    dict(sampler=ARGumbelSampler(0.5)), dict(hidden_channels=[3, 5], normalization='left')], ids=str)
+def test_the_rows_that_a_step_touches_are_enough(entropy, options, monkeypatch):
+    """All rows of H or some, dense gradients or sparse ones: the same loss and gradients (SPEC 7g)."""
+    models = [build('factored', entropy, schedule={'scale': 0.0}, energy_items=3, row_gradients=sparse, **options)
+              for sparse in (False, False, True)]
+    batch = batch_of(entropy)._replace(users=torch.tensor([3, 0])) if entropy != 'bpr' else \
+        Batch(*(part[:3] for part in batch_of(entropy)))
+    items, touched = models[0].denoiser.items, []
+    monkeypatch.setattr(models[1].denoiser, 'items', lambda graph, index=None, sparse_grad=False: touched.append(
+        index) or items.__func__(models[1].denoiser, graph, index, sparse_grad))
+    results = []
+    for model, few in zip(models, (False, True, False)):
+        monkeypatch.setattr(model, '_few_edges', lambda items, few=few: few)
+        terms = model.training_loss(batch, generator())
+        terms.loss.backward()
+        results.append((terms, [parameter.grad.to_dense() for parameter in model.parameters()]))
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
+    if not isinstance(models[1].sampler, ARGumbelSampler):  # which may ask for the whole catalogue
+        assert touched and all(index is not None for index in touched)
+    assert models[2].denoiser.item_weight.grad.is_sparse
+    big = models[2].denoiser.item_table if options.get('normalization') == 'none' else models[2].denoiser.conv.weight
+    assert big.grad.is_sparse
+
+
+def test_rows_are_chosen_by_their_edges():
+    assert build('factored', energy_items=1, normalization='none')._few_edges(torch.arange(N))
+    model = build('factored', energy_items=1, hidden_channels=1000)
+    degree = MATRIX.item_degree
+    assert model._few_edges(degree.argmin().view(1)) and not model._few_edges(torch.arange(N))
+    narrow = build('factored', energy_items=1, hidden_channels=1)  # gathering an edge costs more than its product
+    half = degree.argsort()[:N // 2]
+    assert model._few_edges(half) and not narrow._few_edges(half)
+
+
+def test_noise_on_a_random_subset_has_the_right_covariance_in_the_mean():
+    """Two-sided, 4.5 standard errors."""
+    model = build('factored', energy_items=5, row_gradients=True)
+    observed, draw = Entries.of(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), 1, N), generator(4)
+    z = torch.cat([model._noisy_input(observed, torch.tensor([2]), torch.float64, draw,
+                                      torch.randint(N, (5,), generator=draw)).detach() for _ in range(6000)])
+    z /= model.diffusion.schedule.sqrt_one_minus_alpha_bar[2]
+    covariance = (model.denoiser.item_weight.t() @ model.denoiser.item_weight).detach()
+    products = torch.einsum('ni,nj->nij', z, z)
+    assert ((products.mean(0) - covariance).abs() < 4.5 * products.std(0) / len(z) ** 0.5).all()
+
+
+def test_a_sample_as_large_as_the_catalogue_is_the_exact_energy():
+    got, expected = (loss_and_gradients(build('factored', energy_items=size), batch_of('bce')) for size in (N, None))
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize('start_step', [1, 2, 4])
@@ -172,6 +245,18 @@ def test_errors():
         build('factored', prediction='eps').training_loss(Batch(USERS), generator())
     with pytest.raises(ValueError, match="'num_probes' must be at least 1"):
         build('factored', num_probes=0)
+    for options in (dict(energy_items=0), dict(energy_items=3, engine='dense')):
+        with pytest.raises(ValueError, match="'energy_items' must be at least 1, on engine factored"):
+            build(**{'engine': 'factored', **options})
+    for options in (dict(energy_rank=-1), dict(energy_rank=2),
+                    dict(energy_rank=2, energy_items=3, row_gradients=True)):
+        with pytest.raises(ValueError, match="'energy_rank' must be at least 0, and go with"):
+            build('factored', **options)
+    for items in (None, N):
+        with pytest.raises(ValueError, match="'row_gradients' need 'energy_items' below the number of items"):
+            build('factored', energy_items=items, row_gradients=True)
+    with pytest.raises(ValueError, match="'edge_index' must be what conv.prepare made"):
+        build('factored').denoiser.items(MATRIX.edge_index, torch.tensor([1]))
     with pytest.raises(ValueError, match=r"'start_step' must lie in 0\.\.4, got 5"):
         build('factored').scorer(5)
 

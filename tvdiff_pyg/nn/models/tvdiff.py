@@ -12,7 +12,7 @@ from tvdiff_pyg.diffusion.latent import LatentReverse
 from tvdiff_pyg.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.denoiser import AnisotropicDenoiser
-from tvdiff_pyg.nn.functional import Entries, energy_and_scores, noisy_matmul, sparse_matmul
+from tvdiff_pyg.nn.functional import EnergySample, Entries, energy_and_scores, noisy_matmul, sparse_matmul
 from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.nn.loss import HelmholtzFreeEnergy, dense_energy
 from tvdiff_pyg.nn.models.base import InteractionModel
@@ -21,6 +21,7 @@ from tvdiff_pyg.typing import Batch, LossTerms, Pairs, ScoreItems, Scorer
 from tvdiff_pyg.utils import evaluation_mode
 
 ENGINES = ('factored', 'dense')
+EDGE_OVERHEAD = 256  # flops that take as long as gathering and sorting an edge of a subset of rows
 
 
 class TVDiff(InteractionModel):
@@ -44,6 +45,14 @@ class TVDiff(InteractionModel):
         timesteps: how steps are drawn in training; uniformly by default.
         engine: ``factored`` or ``dense``.
         num_probes: number of shared noise rows P of the factored engine.
+        energy_items: number of random items that the factored engine estimates the energy from (SPEC 7d); ``None``, or
+            the catalogue's size and more, for the exact energy. Where the rows of H that a step then needs have few
+            edges, it computes no others (SPEC 7g).
+        energy_rank: number of directions of the user codes that a stochastic energy takes exactly, to reduce its
+            variance; needs all rows of H.
+        row_gradients: whether the two tables get sparse gradients of the rows that a step touches, for an optimiser
+            that leaves the others alone. The noise then falls on ``energy_items`` random items only, scaled so that
+            its covariance is right in the mean.
 
     Raises:
         ValueError: the parts do not fit together, or an unknown engine.
@@ -61,6 +70,9 @@ class TVDiff(InteractionModel):
         timesteps: Optional[TimestepSampler] = None,
         engine: str = 'factored',
         num_probes: int = 64,
+        energy_items: Optional[int] = None,
+        energy_rank: int = 0,
+        row_gradients: bool = False,
     ) -> None:
         super().__init__(interactions)
         if (denoiser.num_users, denoiser.num_items) != (interactions.num_users, interactions.num_items):
@@ -77,7 +89,16 @@ class TVDiff(InteractionModel):
             raise ValueError(f"'num_probes' must be at least 1, got {num_probes}")
         self.denoiser, self.diffusion, self.loss, self.sampler = denoiser, diffusion, loss, sampler
         self.timesteps = timesteps if timesteps is not None else UniformTimesteps(diffusion.num_steps)
+        if energy_items is not None and (energy_items < 1 or engine != 'factored'):
+            raise ValueError(f"'energy_items' must be at least 1, on engine factored; got {energy_items} on {engine}")
+        if energy_rank < 0 or energy_rank and (energy_items is None or row_gradients):
+            raise ValueError(f"'energy_rank' must be at least 0, and go with 'energy_items' and without "
+                             f"'row_gradients'; got {energy_rank}")
+        if row_gradients and (energy_items is None or energy_items >= interactions.num_items):
+            raise ValueError(f"'row_gradients' need 'energy_items' below the number of items, got {energy_items}: the "
+                             f"exact energy touches all of them")
         self.engine, self.num_probes = engine, num_probes
+        self.energy_items, self.energy_rank, self.row_gradients = energy_items, energy_rank, row_gradients
         self.graph: Optional[NormalizedGraph] = None
         if denoiser.conv is not None:
             adj_t = interactions.adj_t()
@@ -94,14 +115,14 @@ class TVDiff(InteractionModel):
             ValueError: the engine cannot train with this prediction type, or the batch lacks pairs.
         """
         t, weight = self.timesteps(batch.users.numel(), batch.users.device, generator)
-        items = self.denoiser.items(self.graph)  # [N, d]
         step = self._factored_step if self.engine == 'factored' else self._dense_step
-        energy, entropy = step(batch, t, items, generator)  # [B] each
+        energy, entropy = step(batch, t, generator)  # [B] each
         self.timesteps.update(t, self.loss.free_energy(energy, entropy).detach())
         return self.loss(energy, entropy, self.num_items, weight)
 
-    def _dense_step(self, batch: Batch, t: Tensor, items: Tensor,
+    def _dense_step(self, batch: Batch, t: Tensor,
                     generator: Optional[torch.Generator]) -> Tuple[Tensor, Optional[Tensor]]:
+        items = self.denoiser.items(self.graph)  # [N, d]
         x_0 = self.interactions.dense(batch.users, items.dtype)  # [B, N]
         noise = None if self.diffusion.schedule.noiseless else standard_normal(x_0, generator)
         x_t = self.diffusion.q_sample(x_0, t, noise)
@@ -116,27 +137,48 @@ class TVDiff(InteractionModel):
         negative = self._negatives(batch, positive, dense_scores(scores.detach()), t, generator)
         return energy, self._entropy(scores[positive], positive, scores[negative], negative, t.numel())
 
-    def _factored_step(self, batch: Batch, t: Tensor, items: Tensor,
+    def _factored_step(self, batch: Batch, t: Tensor,
                        generator: Optional[torch.Generator]) -> Tuple[Tensor, Optional[Tensor]]:
         if self.diffusion.prediction != 'x0':
             raise ValueError("'engine' factored trains with prediction x0 only: use engine dense for eps")
         size = t.numel()
         observed = Entries.of(*self.interactions.rows(batch.users), size, self.num_items)
-        code = self.denoiser.code(self._noisy_input(observed, t, items.dtype, generator), t)  # [B, d]
+        drawn: Optional[Tensor] = None
+        table: Optional[Tensor] = None  # all of H, [N, d]
+        if self.energy_items is not None and self.energy_items < self.num_items and not self.energy_rank:
+            drawn = torch.randint(self.num_items, (self.energy_items,), generator=generator, device=t.device)
+        if drawn is None or not (self.row_gradients or self._few_edges(torch.cat([observed.col, drawn]))):
+            table = self.denoiser.items(self.graph)
+        noisy = self._noisy_input(observed, t, self.denoiser.item_weight.dtype, generator, drawn)
+        code = self.denoiser.code(noisy, t)  # [B, d]
 
         positive = negative = self._no_pairs(t)
         if self.loss.uses_entropy:
-            detached_code, detached_items = code.detach(), items.detach()
+            detached_code, detached_table = code.detach(), None if table is None else table.detach()
 
             def scores(rows: Tensor, index: Optional[Tensor]) -> Tensor:
-                return detached_code[rows] @ (detached_items if index is None else detached_items[index]).t()
+                if detached_table is not None:
+                    items = detached_table if index is None else detached_table[index]
+                else:
+                    with torch.no_grad():
+                        items = self.denoiser.items(self.graph, index)
+                return detached_code[rows] @ items.t()
 
             positive = self._positives(batch)
             negative = self._negatives(batch, positive, scores, t, generator)
         row = torch.cat([positive[0], negative[0]])
         order = row.argsort(stable=True)
         pairs = Entries.of(row[order], torch.cat([positive[1], negative[1]])[order], size, self.num_items)
-        energy, sorted_scores = energy_and_scores(code, items, observed, pairs)
+        if table is None:
+            assert drawn is not None
+            touched = torch.cat([observed.col, pairs.col, drawn]).unique()
+            observed, pairs = observed.among(touched), pairs.among(touched)
+            drawn = torch.searchsorted(touched, drawn)
+            items = self.denoiser.items(self.graph, touched, self.row_gradients)
+        else:
+            items = table
+        energy, sorted_scores = energy_and_scores(code, items, observed, pairs,
+                                                  self._energy_sample(items, drawn, generator))
         energy = energy / self.num_items
         if not self.loss.uses_entropy:
             return energy, None
@@ -144,8 +186,37 @@ class TVDiff(InteractionModel):
         count = positive[0].numel()
         return energy, self._entropy(pair_scores[:count], positive, pair_scores[count:], negative, size)
 
+    def _few_edges(self, items: Tensor) -> bool:
+        """Tell whether the rows of H of these items cost less than all rows do (SPEC 7g).
+
+        All rows cost 4 d flops an edge, forward and backward. An edge of a subset is gathered and sorted besides,
+        which takes the time of :data:`EDGE_OVERHEAD` flops.
+        """
+        if self.graph is None:
+            return True
+        width, degree = self.denoiser.widths[0], self.graph.rowptr.diff()
+        edges = int(degree[items.unique()].sum())
+        return edges * (4 * width + EDGE_OVERHEAD) < self.graph.col.numel() * 4 * width
+
+    def _energy_sample(self, items: Tensor, drawn: Optional[Tensor],
+                       generator: Optional[torch.Generator]) -> Optional[EnergySample]:
+        if self.energy_items is None or self.energy_items >= self.num_items:
+            return None
+        if drawn is not None:
+            weight = items.new_full(drawn.size(), self.num_items / drawn.numel())
+            return EnergySample(drawn, weight)
+        # The variance is least for p in proportion to |H_j|^2; a tenth of p uniform bounds the weights.
+        norm = items.detach().square().sum(1).double()
+        p = 0.9 * norm / norm.sum() + 0.1 / self.num_items
+        cumulative = p.cumsum(0)
+        u = torch.rand(self.energy_items, dtype=p.dtype, generator=generator, device=p.device) * cumulative[-1]
+        index = torch.searchsorted(cumulative, u, right=True).clamp_(max=self.num_items - 1)
+        sketch = torch.randn(items.size(1), self.energy_rank, dtype=items.dtype, device=items.device,
+                             generator=generator)
+        return EnergySample(index, (1 / (self.energy_items * p[index])).to(items.dtype), sketch)
+
     def _noisy_input(self, observed: Entries, t: Tensor, dtype: torch.dtype,
-                     generator: Optional[torch.Generator]) -> Tensor:
+                     generator: Optional[torch.Generator], drawn: Optional[Tensor]) -> Tensor:
         """Return the input layer's output for noisy rows with dropout (SPEC 7e), ``[B, d]``."""
         schedule, weight = self.diffusion.schedule, self.denoiser.item_weight
         keep = 1 - self.denoiser.dropout if self.training else 1.0
@@ -153,13 +224,19 @@ class TVDiff(InteractionModel):
         if keep < 1:
             value.bernoulli_(keep, generator=generator).div_(keep)
         if schedule.noiseless:
-            return sparse_matmul(observed, value, weight)
+            return sparse_matmul(observed, value, weight, self.row_gradients)
         value *= schedule.sqrt_alpha_bar.to(dtype)[t][observed.row]
-        probes = torch.randn(self.num_probes, self.num_items, dtype=dtype, device=t.device, generator=generator)
+        index, scale = None, 1.0
+        if self.row_gradients:
+            assert drawn is not None
+            index = drawn.unique()
+            scale = (self.num_items / index.numel()) ** 0.5
+        probes = torch.randn(self.num_probes, self.num_items if index is None else index.numel(), dtype=dtype,
+                             device=t.device, generator=generator)
         mixing = torch.randn(t.numel(), self.num_probes, dtype=dtype, device=t.device, generator=generator)
         mixing = torch.nn.functional.normalize(mixing, dim=1)  # unit rows: each mixture is N(0, I)
-        mixing *= (schedule.sqrt_one_minus_alpha_bar.to(dtype)[t] / keep ** 0.5).unsqueeze(1)
-        return noisy_matmul(observed, value, mixing, probes, weight)
+        mixing *= (schedule.sqrt_one_minus_alpha_bar.to(dtype)[t] * (scale / keep ** 0.5)).unsqueeze(1)
+        return noisy_matmul(observed, value, mixing, probes, weight, index)
 
     def _entropy(self, positive_score: Tensor, positive: Pairs, negative_score: Tensor, negative: Pairs,
                  size: int) -> Tensor:

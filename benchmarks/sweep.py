@@ -1,0 +1,141 @@
+"""Train a recipe over a grid of settings and seeds, one run folder a cell, and say what came of it.
+
+``python -m benchmarks.sweep --recipe lastfm --data-root DIR --protocol paper --seeds 0 1 2 --out FOLDER
+--vary model.hidden_channels=64,256 --vary model.engine=factored,dense --json FILE``
+
+Settings that change together are joined by ``+``: ``--vary model.energy_items+model.energy_rank=null+0,2048+32``.
+
+Each cell is a ``tvdiff fit`` in a process of its own, so that its peak memory is its own. A cell that has finished is
+read, one that was interrupted goes on from its last epoch: kill the sweep whenever you like and call it again.
+"""
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+import yaml
+
+from tvdiff_pyg.training.run import CONFIG, METRICS
+
+Cell = Dict[str, str]  # setting -> value, as written on the command line
+
+
+def grid(vary: Sequence[str]) -> List[Cell]:
+    """Return the cells of ``name=value,value`` options: every combination."""
+    axes: List[List[Tuple[Tuple[str, str], ...]]] = []
+    for option in vary:
+        names, _, values = option.partition('=')
+        axis = [tuple(zip(names.split('+'), value.split('+'))) for value in values.split(',')]
+        if not names or not values or any(len(point) != names.count('+') + 1 for point in axis):
+            raise ValueError(f"--vary takes NAME=VALUE,VALUE or NAME+NAME=VALUE+VALUE,VALUE+VALUE; got '{option}'")
+        axes.append(axis)
+    return [dict(itertools.chain(*points)) for points in itertools.product(*axes)]
+
+
+def folder_name(cell: Cell, seed: int) -> str:
+    """Return the name of a cell's run folder."""
+    return ','.join([f"{name.rpartition('.')[2]}={value}" for name, value in cell.items()] + [f'seed={seed}'])
+
+
+def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
+             data_root: Any = None) -> Dict[str, Any]:
+    """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds."""
+    options = [f'--{name}={value}' for name, value in cell.items()]
+    if not (folder / METRICS).is_file():
+        call = [sys.executable, '-m', 'tvdiff_pyg', 'fit', '--out', str(folder)]
+        if (folder / CONFIG).is_file():
+            call += ['--resume']
+        else:
+            call += ['--recipe', recipe, '--protocol', protocol, '--seed', str(seed), *options]
+            call += ['--data-root', str(data_root)] if data_root else []
+        with open(folder.with_suffix('.log'), 'a', encoding='utf-8') as log:
+            if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
+                raise RuntimeError(f"{folder.name} failed: see {folder.with_suffix('.log')}")
+    metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))
+    if (metrics['protocol'], metrics['seed']) != (protocol, seed):
+        raise RuntimeError(f'{folder} holds a run of another protocol or seed: name another --out')
+    for name, value in cell.items():
+        group, _, key = name.partition('.')
+        if config[group][key] != yaml.safe_load(value):
+            raise RuntimeError(f'{folder} holds a run with another {name}: name another --out')
+    return metrics
+
+
+def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Return each cell's mean and standard deviation over its seeds."""
+    out = []
+    for text in dict.fromkeys(json.dumps(row['cell']) for row in rows):
+        mine = [row for row in rows if json.dumps(row['cell']) == text]
+        line: Dict[str, Any] = {'cell': json.loads(text), 'seeds': [row['seed'] for row in mine]}
+        for part in ('test', 'validation'):
+            for name in ('recall@20', 'ndcg@20'):
+                values = [row[part][name] for row in mine if row[part]]
+                if values:
+                    line[f'{part}/{name}'] = statistics.mean(values)
+                    line[f'{part}/{name} sd'] = statistics.stdev(values) if len(values) > 1 else None
+        for name in ('epoch', 'epochs', 'wall_s', 'peak_rss_mb'):
+            line[name] = statistics.mean(row[name] for row in mine)
+        line['epoch_s'] = statistics.median(row['wall_s'] / row['epochs'] for row in mine)
+        out.append(line)
+    return out
+
+
+def table(lines: Sequence[Dict[str, Any]]) -> str:
+    """Return a summary as a Markdown table."""
+    parts = [part for part in ('validation', 'test') if f'{part}/recall@20' in lines[0]]
+    names = list(lines[0]['cell'])
+    head = names + [f'{part} {metric}' for part in parts for metric in ('Recall@20', 'NDCG@20')]
+    head += ['seeds', 'best epoch', 's an epoch', 's in all', 'peak MB']
+    out = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
+    for line in lines:
+        cells = [line['cell'][name] for name in names]
+        for part in parts:
+            for metric in ('recall@20', 'ndcg@20'):
+                sd = line[f'{part}/{metric} sd']
+                cells.append(f"{line[f'{part}/{metric}']:.4f}" + ('' if sd is None else f' ± {sd:.4f}'))
+        cells += [str(len(line['seeds'])), f"{line['epoch']:.0f}", f"{line['epoch_s']:.1f}", f"{line['wall_s']:.0f}",
+                  f"{line['peak_rss_mb']:.0f}"]
+        out.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(out)
+
+
+def main(argv: Any = None) -> List[Dict[str, Any]]:
+    """Train, print and write; the file is written anew after every cell."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--recipe', required=True)
+    parser.add_argument('--data-root', default=None)
+    parser.add_argument('--protocol', choices=('holdout', 'paper'), default='holdout')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--vary', action='append', default=[], metavar='NAME=VALUE,VALUE')
+    parser.add_argument('--out', required=True, help='folder of the run folders')
+    parser.add_argument('--json', default=None)
+    options = parser.parse_args(argv)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    cells = grid(options.vary)
+    rows: List[Dict[str, Any]] = []
+    for seed, cell in itertools.product(options.seeds, cells):
+        metrics = run_cell(options.recipe, options.protocol, cell, seed, out / folder_name(cell, seed),
+                           options.data_root)
+        del metrics['files']
+        rows.append({'cell': cell, **metrics})
+        print(f"{folder_name(cell, seed)}: test recall@20 {metrics['test']['recall@20']:.4f} "
+              f"ndcg@20 {metrics['test']['ndcg@20']:.4f}, {metrics['wall_s']:.0f} s", flush=True)
+        if options.json:
+            result = {'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
+                      'summary': summary(rows), 'cells': rows}
+            Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+    selected = 'TEST, as published' if options.protocol == 'paper' else 'validation'
+    print(f'\n{options.recipe}, epochs selected on {selected}, {rows[0]["device"]}\n\n{table(summary(rows))}')
+    return rows
+
+
+if __name__ == '__main__':
+    main()
