@@ -120,10 +120,11 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     flops, copied = gemm_rate(), copy_rate()
 
     rows = []
+    total = sum(amounts[0] for amounts in ledger.parts.values()) / options.repeat
     for part, amounts in sorted(ledger.parts.items(), key=lambda item: -item[1][0]):
         spent, products, moved = (amount / options.repeat for amount in amounts)
         at_best = products / flops + moved / copied
-        rows.append({'part': part, 's': spent, 'share': spent / plain, 'flops': products, 'bytes': moved,
+        rows.append({'part': part, 's': spent, 'share': spent / total, 'flops': products, 'bytes': moved,
                      'at_best_s': at_best, 'fraction': at_best / spent})
     print(f"{split.data.name}, d = {options.hidden_channels}, engine {options.engine}: {plain:.3f} s a step, "
           f"{torch.get_num_threads()} threads; matrix product {flops / 1e9:.0f} GFLOP/s, copy "

@@ -33,6 +33,23 @@ def csr_positions(rowptr: Tensor, index: Tensor) -> Tuple[Tensor, Tensor]:
     return row, start[row] + offset
 
 
+def check_index(name: str, index: Tensor, sizes: Tuple[int, int]) -> None:
+    """Raise ``ValueError``, naming the argument, unless ``index`` is ``[2, n]`` with rows below ``sizes``.
+
+    The range is checked on the CPU, where it is cheap; not on a GPU, which would have to wait for it, nor while a
+    compiler traces.
+    """
+    if index.dim() != 2 or index.size(0) != 2 or index.is_floating_point():
+        raise ValueError(f"'{name}' must hold integers of shape [2, n], got {index.dtype} of {list(index.shape)}")
+    if index.device.type != 'cpu' or index.size(1) == 0 or torch.compiler.is_compiling():
+        return
+    for row, size in enumerate(sizes):
+        low, high = (int(value) for value in index[row].aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(f"row {row} of '{name}' holds {low} to {high}, but there are {size} such nodes: indices "
+                             f"must lie in 0..{size - 1}")
+
+
 @contextmanager
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode without gradients, and every submodule back into its own mode after."""

@@ -28,7 +28,7 @@ def test_prepared_and_plain_agree(normalization, featureless):
 def test_degrees_of_the_full_graph():
     conv = TVDiffConv(4, 2)
     degree = (torch.tensor([4, 2, 1, 5]), torch.tensor([2, 3, 4, 1, 9]))
-    graph = conv.prepare(MATRIX.adj_t().double(), degree)
+    graph = conv.prepare(MATRIX.adj_t().double(), degree=degree)
     torch.testing.assert_close(conv((None, None), graph),
                                conv((None, None), EDGES, size=(4, 5), degree=degree))
 

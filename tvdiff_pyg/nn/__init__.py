@@ -1,5 +1,6 @@
 """Layers, the denoiser, the loss and the models."""
 from tvdiff_pyg.nn.conv import TVDiffConv
+from tvdiff_pyg.nn.cross_correlation import CrossCorrelation
 from tvdiff_pyg.nn.denoiser import AnisotropicDenoiser
 from tvdiff_pyg.nn.loss import BCEEntropy, BPREntropy, EntropyTerm, HelmholtzFreeEnergy, NLLEntropy, dense_energy
 from tvdiff_pyg.nn.models import EASE, Popularity, TVDiff
@@ -7,6 +8,7 @@ from tvdiff_pyg.nn.time_embedding import TimeEmbedding
 
 __all__ = [
     'TVDiffConv',
+    'CrossCorrelation',
     'TimeEmbedding',
     'AnisotropicDenoiser',
     'HelmholtzFreeEnergy',

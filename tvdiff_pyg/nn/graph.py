@@ -28,7 +28,7 @@ class NormalizedGraph(torch.nn.Module):
     rowptr: Tensor
     perm: Tensor
     colptr: Tensor
-    value: Tensor
+    norm: Tensor
 
     def __init__(self, adj_t: Tensor) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class NormalizedGraph(torch.nn.Module):
         entries = Entries.of(row, col, self.num_destination, self.num_source)
         for name, index in entries._asdict().items():
             self.register_buffer(name, index, persistent=False)
-        self.register_buffer('value', adj_t.values(), persistent=False)
+        self.register_buffer('norm', adj_t.values(), persistent=False)
 
     def matmul(self, h: Tensor, index: Optional[Tensor] = None, sparse_grad: bool = False) -> Tensor:
         """Return the destination nodes' sums ``[V_dst, d]`` of source rows ``h``, ``[V_src, d]``.
@@ -51,11 +51,11 @@ class NormalizedGraph(torch.nn.Module):
         if h.size(0) != self.num_source:
             raise ValueError(f"the graph has {self.num_source} source nodes, got {h.size(0)} rows")
         if index is None:
-            entries, value = Entries(self.row, self.col, self.rowptr, self.perm, self.colptr), self.value
+            entries, value = Entries(self.row, self.col, self.rowptr, self.perm, self.colptr), self.norm
         else:
             row, position = csr_positions(self.rowptr, index)
             entries = Entries.of(row, self.col[position], index.numel(), self.num_source)
-            value = self.value[position]
+            value = self.norm[position]
         return sparse_matmul(entries, value.to(h.dtype), h, sparse_grad)
 
     def extra_repr(self) -> str:

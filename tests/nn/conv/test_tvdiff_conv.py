@@ -1,6 +1,9 @@
+from shutil import which
+
 import pytest
 import torch
 from torch_geometric import EdgeIndex
+from torch_geometric.testing import assert_module
 
 from tvdiff_pyg.nn import TVDiffConv
 from tvdiff_pyg.testing import normalized
@@ -218,3 +221,124 @@ def test_a_lazy_layer_loads_a_state_dict():
     made, lazy = TVDiffConv(4, 3), TVDiffConv(-1, 3)
     lazy.load_state_dict(made.state_dict())
     assert lazy.in_channels == 4 and torch.equal(lazy.weight, made.weight)
+
+
+@pytest.mark.filterwarnings('ignore:Sparse')
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('form', ['one set', 'sources', 'pair', 'featureless'])
+def test_pygs_own_assertions(normalization, form):
+    """Shape, permuted edges, torch-sparse (where installed), CSC and COO layouts."""
+    conv, source = TVDiffConv(5 if form == 'featureless' else 3, 6, normalization), features(5, 3)
+    x = {'one set': source, 'sources': (source, None), 'pair': (source, features(4, 2)), 'featureless': (None, None)}
+    size = {'size': SIZE} if form in ('sources', 'featureless') else {}
+    assert_module(conv, x[form], EDGE_INDEX, expected_size=(5 if form == 'one set' else 4, 6), **size)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_half_precision(dtype, tolerance):
+    conv, x = TVDiffConv(3, 6), features(5, 3)
+    expected = conv((x, None), EDGE_INDEX, size=SIZE)
+    conv, x = conv.to(dtype), x.to(dtype)
+    edges = [EDGE_INDEX, adjacency().t().to(dtype).to_sparse_csr(), conv.prepare(EDGE_INDEX, size=SIZE)]
+    for edge_index in edges:
+        out = conv((x, None), edge_index, size=SIZE)
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+        out.sum().backward()
+        assert conv.weight.grad.isfinite().all()
+
+
+def test_half_precision_counts_degrees_beyond_its_range():
+    """A degree of 70,000 is infinite in float16, and 257 is 256 in bfloat16."""
+    edges = torch.stack([torch.zeros(70_000, dtype=torch.long), torch.arange(70_000)])
+    for dtype in (torch.float16, torch.bfloat16):
+        out = TVDiffConv(1, 1, act=None).to(dtype)
+        out.weight.data.fill_(1)
+        got = out((torch.full((1, 1), 256.0, dtype=dtype), None), edges, size=(1, 70_000))
+        torch.testing.assert_close(got.float(), torch.full((70_000, 1), 256 / 70_000 ** 0.5, dtype=torch.float32), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_prepare_takes_edges_as_well(normalization, edge_weight):
+    conv, x = TVDiffConv(3, 6, normalization), features(5, 3)
+    expected = conv((x, None), EDGE_INDEX, edge_weight, size=SIZE)
+    graph = conv.prepare(EDGE_INDEX, edge_weight, SIZE)
+    torch.testing.assert_close(conv((x, None), graph), expected)
+    back = TVDiffConv(3, 6, normalization, flow='target_to_source')
+    back.load_state_dict(conv.state_dict())
+    torch.testing.assert_close(back((None, x), back.prepare(EDGE_INDEX.flip(0), edge_weight, SIZE[::-1])), expected)
+    with pytest.raises(ValueError, match="'size' is needed to prepare"):
+        conv.prepare(EDGE_INDEX)
+
+
+@pytest.mark.parametrize('edge_index, message', [
+    (torch.tensor([[5], [0]]), r"row 0 of 'edge_index' holds 5 to 5, but there are 5 such nodes.*0\.\.4"),
+    (torch.tensor([[0], [4]]), r"row 1 of 'edge_index' holds 4 to 4, but there are 4 such nodes"),
+    (torch.tensor([[0, -1], [0, 1]]), r"row 0 of 'edge_index' holds -1 to 0"),
+    (torch.tensor([[0.0], [1.0]]), "'edge_index' must hold integers"),
+    (torch.tensor([0, 1]), r"of shape \[2, n\]"),
+])
+def test_edges_out_of_range(edge_index, message):
+    conv = TVDiffConv(3, 6)
+    with pytest.raises(ValueError, match=message):
+        conv((features(5, 3), None), edge_index, size=SIZE)
+    with pytest.raises(ValueError, match=message):
+        conv.prepare(edge_index, size=SIZE)
+
+
+def test_no_edges_at_all():
+    conv = TVDiffConv(3, 6)
+    none = torch.empty(2, 0, dtype=torch.long)
+    for edge_index in (none, conv.prepare(none, size=SIZE)):
+        out = conv((features(5, 3), None), edge_index, size=SIZE)
+        assert torch.equal(out, torch.zeros(4, 6))
+        out.sum().backward()
+
+
+@pytest.mark.parametrize('form, backend', [('edges', 'eager'), ('weighted', 'eager'), ('weighted', 'inductor')])
+def test_compiles_whole_with_dynamic_sizes(form, backend):
+    """fullgraph: no graph break; then other sizes without a change of the result."""
+    if backend == 'inductor' and not (which('g++') or which('clang++')):
+        pytest.skip('no C++ compiler for inductor')
+    torch.compiler.reset()
+    conv = TVDiffConv(3, 6)
+    compiled = torch.compile(conv, dynamic=True, fullgraph=True, backend=backend)
+    for extra in (0, 3, 7):
+        size = (5 + extra, 4 + extra)
+        x = features(size[0], 3)
+        edges = torch.cat([EDGE_INDEX, torch.arange(extra).repeat(2, 1) + 4], 1)
+        edges = edges.clamp(max=size[1] - 1)
+        weight = torch.rand(edges.size(1)) if form == 'weighted' else None
+        expected = conv((x, None), edges, weight, size=size)
+        torch.testing.assert_close(compiled((x, None), edges, weight, size=size), expected)
+
+
+def test_exports():
+    conv, x = TVDiffConv(3, 6), features(5, 3)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x, y, edge_index):
+            return self.conv((x, y), edge_index)
+
+    dims = {'x': {0: torch.export.Dim('sources', min=2)}, 'y': {0: torch.export.Dim('destinations', min=2)},
+            'edge_index': {1: torch.export.Dim('edges', min=2)}}
+    program = torch.export.export(Model(), (x, features(4, 2), EDGE_INDEX), dynamic_shapes=dims)
+    for sources, destinations, edges in ((5, 4, EDGE_INDEX), (7, 9, torch.tensor([[6, 1, 0], [8, 0, 0]]))):
+        x, y = features(sources, 3), features(destinations, 2)
+        torch.testing.assert_close(program.module()(x, y, edges), conv((x, y), edges))
+
+
+def test_reset_parameters_draws_anew_and_by_torchs_seed():
+    conv = TVDiffConv(3, 6)
+    first = conv.weight.detach().clone()
+    conv.reset_parameters()
+    assert not torch.equal(conv.weight, first)
+    torch.manual_seed(3)
+    conv.reset_parameters()
+    torch.manual_seed(3)
+    assert torch.equal(conv.weight, TVDiffConv(3, 6).weight)

@@ -9,12 +9,12 @@ from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.inits import glorot
 from torch_geometric.nn.resolver import activation_resolver
-from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
-from torch_geometric.utils import is_torch_sparse_tensor, scatter, spmm
+from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
+from torch_geometric.utils import cumsum, is_sparse, scatter, spmm
 
-from tvdiff_pyg.nn.functional import Entries, sampled_dot
+from tvdiff_pyg.nn.cross_correlation import CrossCorrelation
 from tvdiff_pyg.nn.graph import NormalizedGraph
-from tvdiff_pyg.utils import csr_tensor
+from tvdiff_pyg.utils import check_index, csr_tensor
 
 NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
     'sym': (0.5, 0.5),
@@ -47,13 +47,15 @@ class TVDiffConv(MessagePassing):
     Shapes:
         * ``x``: ``[V, in]``, or a pair ``([V_src, in] or None, anything or None)`` (the other way round where
           ``flow`` is ``target_to_source``: its entries follow the rows of ``edge_index``);
-        * ``edge_index``: ``[2, E]``, or the transposed adjacency as a sparse tensor ``[V_dst, V_src]``, whose
-          values are then the edge weights, or what :meth:`prepare` made of it;
+        * ``edge_index``: ``[2, E]``, a tensor or an ``EdgeIndex``, or the transposed adjacency ``[V_dst, V_src]`` as a
+          sparse tensor (torch's, in any layout, or torch-sparse's), whose values are then the edge weights, or what
+          :meth:`prepare` made of either: degrees and indices computed once, for a graph that stays;
         * output: ``[V_dst, out]``.
 
     Raises:
-        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong length, a number
-            of source nodes other than that of their features, or a number of destination nodes that nothing tells.
+        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong length, an index out
+            of range (checked on the CPU), a number of source nodes other than that of their features, or a number of
+            destination nodes that nothing tells.
 
     Source: "anisotropic denoiser" of arXiv 2511.20122.
     """
@@ -120,8 +122,10 @@ class TVDiffConv(MessagePassing):
         if isinstance(edge_index, NormalizedGraph):
             return self.act(edge_index.matmul(h))
 
-        sparse = is_torch_sparse_tensor(edge_index)
+        sparse = is_sparse(edge_index)
         if sparse:
+            if isinstance(edge_index, SparseTensor):
+                edge_index = edge_index.to_torch_sparse_csr_tensor(h.dtype)
             num_source, num_destination = edge_index.size(1), edge_index.size(0)
         else:
             num_source = h.size(0) if size is None or size[j] is None else size[j]
@@ -144,56 +148,72 @@ class TVDiffConv(MessagePassing):
             if edge_weight is not None and edge_weight.size() != (edge_index.size(1),):
                 raise ValueError(f"'edge_weight' must have shape [{edge_index.size(1)}], one weight an edge; "
                                  f"got {list(edge_weight.shape)}")
+            check_index('edge_index', edge_index, (num_source, num_destination) if j == 0 else
+                        (num_destination, num_source))
             norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
         # One tensor, not a pair: of a pair PyG takes the first entry as the sources, whatever the flow.
         out = self.propagate(edge_index, h=h, norm=norm, size=(
             (num_source, num_destination) if j == 0 else (num_destination, num_source)))
         return self.act(out)
 
-    def prepare(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]] = None) -> NormalizedGraph:
-        """Normalise a fixed graph once; the result goes in place of ``edge_index``.
+    def prepare(self, edge_index: Adj, edge_weight: OptTensor = None, size: Optional[Tuple[int, int]] = None,
+                degree: Optional[Tuple[Tensor, Tensor]] = None) -> NormalizedGraph:
+        """Normalise and index a fixed graph once; the result goes in place of ``edge_index``.
 
         Args:
-            adj_t: transposed adjacency as a sparse tensor ``[V_dst, V_src]``.
+            edge_index: the edges, or the transposed adjacency as a sparse tensor; see the class.
+            edge_weight: as in :meth:`forward`.
+            size: number of nodes on either side ``(V_src, V_dst)``; needed with a COO ``edge_index``.
             degree: as in :meth:`forward`.
         """
-        return NormalizedGraph(self._normalized_adj_t(adj_t, degree, adj_t.values().dtype))
+        if isinstance(edge_index, SparseTensor):
+            edge_index = edge_index.to_torch_sparse_csr_tensor()
+        if not is_sparse(edge_index):
+            if size is None:
+                raise ValueError("'size' is needed to prepare a COO 'edge_index': pass (num_source, num_destination)")
+            j, i = (0, 1) if self.flow == 'source_to_target' else (1, 0)
+            check_index('edge_index', edge_index, size)
+            order = edge_index[i].argsort(stable=True)
+            value = torch.ones(order.numel(), device=order.device) if edge_weight is None else edge_weight[order]
+            edge_index = csr_tensor(cumsum(torch.bincount(edge_index[i], minlength=size[i])), edge_index[j][order],
+                                    value, (size[i], size[j]))
+        return NormalizedGraph(self._normalized_adj_t(edge_index, degree, edge_index.values().dtype))
 
     def correlate(self, code: Tensor, items: Tensor, edge_label_index: Tensor) -> Tensor:
         """Return the cross-correlation ``<code[u], items[i]>`` of given pairs ``[Q]``, differentiable in both.
 
-        This is how the layer's output meets user codes: for observed pairs, for negatives, for any pair of node types.
-        Cost: 2 Q d flops, and no array of Q rows.
+        This is how the layer's output meets user codes: see :class:`~tvdiff_pyg.nn.CrossCorrelation`.
 
         Args:
             code: codes of the source side ``[B, d]``.
             items: codes of the destination side ``[V_dst, d]``, this layer's output say.
             edge_label_index: pairs ``[2, Q]``, in any order.
         """
-        row, col = edge_label_index
-        order = row.argsort(stable=True)
-        pairs = Entries.of(row[order], col[order], code.size(0), items.size(0))
-        return torch.empty_like(row, dtype=code.dtype).index_copy(0, order, sampled_dot(pairs, code, items))
+        return CrossCorrelation()(code, items, edge_label_index)
 
     def message(self, h_j: Tensor, norm: OptTensor) -> Tensor:
         return h_j if norm is None else norm.unsqueeze(-1) * h_j
 
     def message_and_aggregate(self, adj_t: Adj, h: Tensor) -> Tensor:
-        return spmm(adj_t, h, reduce=self.aggr)
+        if adj_t.requires_grad or self.aggr != 'sum':
+            return spmm(adj_t, h, reduce=self.aggr)
+        return NormalizedGraph(adj_t).matmul(h)  # faster than torch's CSR product, and there for half precision
 
     def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
               degree: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype) -> OptTensor:
         a, b = NORMALIZATIONS[self.normalization]
         if a == b == 0:
             return weight if weight is None else weight.to(dtype)
-        weight = torch.ones(source.numel(), dtype=dtype, device=source.device) if weight is None else weight.to(dtype)
+        exact = torch.promote_types(dtype, torch.float32)  # half precision cannot count to a degree
+        weight = torch.ones(source.numel(), dtype=exact, device=source.device) if weight is None else weight.to(exact)
         if degree is None:
             degree = (scatter(weight, source, dim_size=num_source, reduce='sum'),
                       scatter(weight, destination, dim_size=num_destination, reduce='sum'))
         for vector, nodes, side in zip(degree, (num_source, num_destination), ('source', 'destination')):
             if vector.numel() != nodes:
                 raise ValueError(f"'degree' must hold one number a node: {nodes} {side} nodes, got {vector.numel()}")
-        return weight * _power(degree[0].to(dtype), -a)[source] * _power(degree[1].to(dtype), -b)[destination]
+        norm = weight * _power(degree[0].to(exact), -a)[source] * _power(degree[1].to(exact), -b)[destination]
+        return norm.to(dtype)
 
     def _normalized_adj_t(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]],
                           dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,26 @@
+"""Scores of given pairs against the full product."""
+import pytest
+import torch
+
+from tvdiff_pyg.nn import CrossCorrelation
+
+PAIRS = torch.tensor([[3, 0, 3, 1, 0], [1, 4, 1, 0, 2]])  # unsorted, one pair twice
+
+
+def test_values_and_gradients():
+    source, target = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    head = CrossCorrelation()
+    torch.testing.assert_close(head(source, target, PAIRS), (source @ target.t())[PAIRS[0], PAIRS[1]])
+    assert torch.autograd.gradcheck(lambda a, b: head(a, b, PAIRS), (source, target))
+    assert head(source, target, PAIRS[:, :0]).shape == (0,)
+
+
+@pytest.mark.parametrize('width, pairs, message', [
+    (3, [[4], [0]], r"row 0 of 'edge_label_index' holds 4 to 4, but there are 4 such nodes"),
+    (3, [[0], [5]], "row 1 of 'edge_label_index'"),
+    (3, [[0, -1], [0, 0]], 'holds -1 to 0'),
+    (2, [[0], [0]], "'source' and 'target' must be codes of one width, got 2 and 3"),
+])
+def test_errors(width, pairs, message):
+    with pytest.raises(ValueError, match=message):
+        CrossCorrelation()(torch.randn(4, width), torch.randn(5, 3), torch.tensor(pairs))
