@@ -11,6 +11,7 @@ read, one that was interrupted goes on from its last epoch: kill the sweep whene
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import statistics
@@ -21,7 +22,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import yaml
 
-from tvdiff_pyg.training.run import CONFIG, METRICS
+from tvdiff_pyg.training.run import CONFIG, LOG, METRICS
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 
@@ -58,6 +59,8 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
             if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
                 raise RuntimeError(f"{folder.name} failed: see {folder.with_suffix('.log')}")
     metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+    with open(folder / LOG, encoding='utf-8') as log:  # the median is not moved by a pause, as the total is
+        metrics['epoch_s'] = statistics.median(float(row['seconds']) for row in csv.DictReader(log))
     config = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))
     if (metrics['protocol'], metrics['seed']) != (protocol, seed):
         raise RuntimeError(f'{folder} holds a run of another protocol or seed: name another --out')
@@ -82,7 +85,7 @@ def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
                     line[f'{part}/{name} sd'] = statistics.stdev(values) if len(values) > 1 else None
         for name in ('epoch', 'epochs', 'wall_s', 'peak_rss_mb'):
             line[name] = statistics.mean(row[name] for row in mine)
-        line['epoch_s'] = statistics.median(row['wall_s'] / row['epochs'] for row in mine)
+        line['epoch_s'] = statistics.median(row['epoch_s'] for row in mine)
         out.append(line)
     return out
 

@@ -81,8 +81,9 @@ class LossHistoryTimesteps(TimestepSampler):
     def forward(self, batch_size: int, device: Device = None,
                 generator: Optional[torch.Generator] = None) -> Tuple[Tensor, Tensor]:
         p = self.probability()
-        t = torch.multinomial(p, batch_size, replacement=True, generator=generator)
-        return t, (1 / (self.num_steps * p[t])).to(torch.get_default_dtype())
+        # torch.multinomial draws no empty sample
+        t = torch.multinomial(p, max(batch_size, 1), replacement=True, generator=generator)[:batch_size]
+        return t.to(device), (1 / (self.num_steps * p[t])).to(device, torch.get_default_dtype())
 
     @torch.no_grad()
     def update(self, t: Tensor, loss: Tensor) -> None:

@@ -135,7 +135,7 @@ def energy_and_scores(code: Tensor, items: Tensor, observed: Entries, pairs: Ent
     Returns:
         The sums ``[B]``, not divided by N, and the scores ``[Q]`` in the order of ``pairs``.
 
-    Cost, forward and backward together: 4 N d^2 for the Gram matrix and its gradient, 6 B d^2, and 2 d flops for each
+    Cost, forward and backward together: 4 N d^2 for the Gram matrix and its gradient, 4 B d^2, and 2 d flops for each
     entry and pass; the dense path costs 6 B N d for the same. With a sample, 4 Q d^2 instead of 4 N d^2, and with a
     sketch 6 N d r more and some multiples of (B + d) d r.
     """

@@ -128,12 +128,13 @@ class ARGumbelSampler(NegativeSampler):
         enough = num_usable >= want
         if pool is None and not bool(enough.all()):  # the next-ranked unobserved items fill up
             num_usable, enough = torch.maximum(num_usable, want), torch.ones_like(enough)
-            top_score, top = scores.masked_fill(observed, -torch.inf).topk(int(num_usable.max()), dim=1)
+            finite = scores.clamp(min=torch.finfo(scores.dtype).min)  # or an unobserved -inf ties with observed ones
+            top_score, top = finite.masked_fill(observed, -torch.inf).topk(int(num_usable.max()), dim=1)
             usable = torch.arange(top.size(1), device=top.device) < num_usable.unsqueeze(1)
 
         key = gumbel(top.shape, generator, top.device)
         if self.weights == 'score':
-            key += top_score.double()
+            key += top_score.double().clamp(min=-1e300)  # likewise
         # theta times the key of the equation: finite for every theta
         key += theta.unsqueeze(1) * gumbel(top.shape, generator, top.device)
         row, position = top_per_row(key.masked_fill_(~usable, -torch.inf), want * enough)

@@ -1,4 +1,16 @@
-"""What tests need, ours and those of extenders: dense references and planted data. Only torch at import."""
+"""What tests need, ours and those of extenders: contract suites, dense references and planted data.
+
+Needs what the package itself needs, and nothing more.
+"""
+from tvdiff_pyg.testing.contracts import (
+    check_conv,
+    check_dataset,
+    check_denoiser,
+    check_entropy,
+    check_model,
+    check_sampler,
+    check_timesteps,
+)
 from tvdiff_pyg.testing.oracle import (
     bce_entropy,
     betas,
@@ -20,6 +32,13 @@ from tvdiff_pyg.testing.planted import PlantedBlocks, planted_blocks
 from tvdiff_pyg.testing.statistics import assert_frequencies, frequencies_p_value
 
 __all__ = [
+    'check_conv',
+    'check_denoiser',
+    'check_entropy',
+    'check_sampler',
+    'check_timesteps',
+    'check_model',
+    'check_dataset',
     'dense_interactions',
     'normalized',
     'item_codes',
