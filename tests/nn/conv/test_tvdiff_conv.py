@@ -6,6 +6,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.testing import assert_module
 
 from tvdiff_pyg.nn import TVDiffConv
+from tvdiff_pyg.nn.conv import tvdiff_conv
 from tvdiff_pyg.testing import normalized
 
 NORMALIZATIONS = ['sym', 'left', 'linkprop', 'raw']
@@ -256,7 +257,7 @@ def test_half_precision_counts_degrees_beyond_its_range():
         out = TVDiffConv(1, 1, act=None).to(dtype)
         out.weight.data.fill_(1)
         got = out((torch.full((1, 1), 256.0, dtype=dtype), None), edges, size=(1, 70_000))
-        torch.testing.assert_close(got.float(), torch.full((70_000, 1), 256 / 70_000 ** 0.5, dtype=torch.float32), rtol=1e-2, atol=0)
+        torch.testing.assert_close(got.double(), torch.full((70_000, 1), 256 / 70_000 ** 0.5), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize('normalization', NORMALIZATIONS)
@@ -294,6 +295,39 @@ def test_no_edges_at_all():
         out = conv((features(5, 3), None), edge_index, size=SIZE)
         assert torch.equal(out, torch.zeros(4, 6))
         out.sum().backward()
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_sorted_sums_are_the_scattered_ones(normalization, edge_weight, monkeypatch):
+    for flow in ('source_to_target', 'target_to_source'):
+        conv, x = TVDiffConv(3, 6, normalization, flow=flow), features(5, 3).requires_grad_()
+        pair, edges, size = ((x, None), EDGE_INDEX, SIZE) if flow == 'source_to_target' else \
+            ((None, x), EDGE_INDEX.flip(0), SIZE[::-1])
+        results = []
+        for limit in (2 ** 60, 0):
+            monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', limit)
+            monkeypatch.setattr(conv, 'propagate', None if limit == 0 else conv.propagate)  # not called
+            out = conv(pair, edges, edge_weight, size=size)
+            results.append((out, torch.autograd.grad((out * torch.arange(24.0).view(4, 6)).sum(), [x, conv.weight])))
+        torch.testing.assert_close(*results)
+
+
+def test_messages_are_made_where_somebody_looks(monkeypatch):
+    monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', 0)
+    conv, x, seen = TVDiffConv(3, 6), features(5, 3), []
+    expected = conv((x, None), EDGE_INDEX, size=SIZE)
+    conv.register_message_forward_hook(lambda module, inputs, messages: seen.append(messages.shape))
+    torch.testing.assert_close(conv((x, None), EDGE_INDEX, size=SIZE), expected)
+    assert seen == [(6, 6)]
+    weight = torch.tensor(WEIGHT, requires_grad=True)
+    TVDiffConv(3, 6, 'raw')((x, None), EDGE_INDEX, weight, size=SIZE).sum().backward()
+    assert weight.grad.abs().min() > 0
+    for aggr in ('max', 'mean'):
+        other = TVDiffConv(3, 6, aggr=aggr)
+        got = other((x, None), EDGE_INDEX, size=SIZE)
+        monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', 2 ** 60)
+        torch.testing.assert_close(got, other((x, None), EDGE_INDEX, size=SIZE))
+        monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', 0)
 
 
 @pytest.mark.parametrize('form, backend', [('edges', 'eager'), ('weighted', 'eager'), ('weighted', 'inductor')])

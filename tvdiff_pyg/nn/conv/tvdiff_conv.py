@@ -24,6 +24,9 @@ NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
 }
 """Exponents ``(a, b)`` of the normalisation ``deg(source)^-a * deg(destination)^-b``."""
 
+SORT_FROM = 2 ** 18
+"""Edges times width from which an edge list is sorted on the CPU: measured by ``benchmarks.backends``."""
+
 
 class TVDiffConv(MessagePassing):
     r"""The item side of TV-Diff's denoiser as a bipartite layer: one hop, no stacking, nothing shared.
@@ -151,6 +154,10 @@ class TVDiffConv(MessagePassing):
             check_index('edge_index', edge_index, (num_source, num_destination) if j == 0 else
                         (num_destination, num_source))
             norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
+            if self._sorts(edge_index, h, norm):
+                value = h.new_ones(edge_index.size(1)) if norm is None else norm
+                adj_t = _csr(edge_index[j], edge_index[i], value, num_source, num_destination)
+                return self.act(NormalizedGraph(adj_t).matmul(h))
         # One tensor, not a pair: of a pair PyG takes the first entry as the sources, whatever the flow.
         out = self.propagate(edge_index, h=h, norm=norm, size=(
             (num_source, num_destination) if j == 0 else (num_destination, num_source)))
@@ -173,10 +180,9 @@ class TVDiffConv(MessagePassing):
                 raise ValueError("'size' is needed to prepare a COO 'edge_index': pass (num_source, num_destination)")
             j, i = (0, 1) if self.flow == 'source_to_target' else (1, 0)
             check_index('edge_index', edge_index, size)
-            order = edge_index[i].argsort(stable=True)
-            value = torch.ones(order.numel(), device=order.device) if edge_weight is None else edge_weight[order]
-            edge_index = csr_tensor(cumsum(torch.bincount(edge_index[i], minlength=size[i])), edge_index[j][order],
-                                    value, (size[i], size[j]))
+            if edge_weight is None:
+                edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
+            edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
         return NormalizedGraph(self._normalized_adj_t(edge_index, degree, edge_index.values().dtype))
 
     def correlate(self, code: Tensor, items: Tensor, edge_label_index: Tensor) -> Tensor:
@@ -195,9 +201,23 @@ class TVDiffConv(MessagePassing):
         return h_j if norm is None else norm.unsqueeze(-1) * h_j
 
     def message_and_aggregate(self, adj_t: Adj, h: Tensor) -> Tensor:
-        if adj_t.requires_grad or self.aggr != 'sum':
+        if adj_t.requires_grad or self.aggr != 'sum' or h.device.type != 'cpu':
             return spmm(adj_t, h, reduce=self.aggr)
-        return NormalizedGraph(adj_t).matmul(h)  # faster than torch's CSR product, and there for half precision
+        return NormalizedGraph(adj_t).matmul(h)
+
+    def _sorts(self, edge_index: Tensor, h: Tensor, norm: OptTensor) -> bool:
+        """Tell whether to sort the edges of this call and sum them as a sparse product, instead of scattering messages.
+
+        ``benchmarks.backends`` measures both. Messages are made where somebody looks at them (hooks, explanations,
+        subclasses), where weights want a gradient, and for a compiler, which fuses them itself.
+        """
+        if torch.compiler.is_compiling() or h.device.type != 'cpu' or edge_index.size(1) * h.size(1) < SORT_FROM:
+            return False
+        seen = self.explain or self._message_forward_pre_hooks or self._message_forward_hooks or \
+            self._aggregate_forward_pre_hooks or self._aggregate_forward_hooks or \
+            self._propagate_forward_pre_hooks or self._propagate_forward_hooks
+        return (type(self) is TVDiffConv and self.aggr == 'sum' and not seen
+                and not (norm is not None and norm.requires_grad))
 
     def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
               degree: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype) -> OptTensor:
@@ -226,6 +246,13 @@ class TVDiffConv(MessagePassing):
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.in_channels}, {self.out_channels}, '
                 f'normalization={self.normalization})')
+
+
+def _csr(source: Tensor, destination: Tensor, value: Tensor, num_source: int, num_destination: int) -> Tensor:
+    """Return edges as a transposed adjacency ``[V_dst, V_src]``; repeated edges stay apart."""
+    order = destination.argsort(stable=True)
+    rowptr = cumsum(torch.bincount(destination, minlength=num_destination))
+    return csr_tensor(rowptr, source[order], value[order], (num_destination, num_source))
 
 
 def _materialize(module: TVDiffConv, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
