@@ -33,12 +33,13 @@ class NormalizedGraph(torch.nn.Module):
     def __init__(self, adj_t: Tensor) -> None:
         super().__init__()
         self.num_destination, self.num_source = adj_t.size(0), adj_t.size(1)
-        rowptr, col = adj_t.crow_indices(), adj_t.col_indices()
+        # Copies: views of a sparse tensor cannot be traced by torch.compile.
+        rowptr, col, norm = (part.clone() for part in (adj_t.crow_indices(), adj_t.col_indices(), adj_t.values()))
         row = torch.arange(self.num_destination, device=col.device).repeat_interleave(rowptr.diff())
         entries = Entries.of(row, col, self.num_destination, self.num_source)
         for name, index in entries._asdict().items():
             self.register_buffer(name, index, persistent=False)
-        self.register_buffer('norm', adj_t.values(), persistent=False)
+        self.register_buffer('norm', norm, persistent=False)
 
     def matmul(self, h: Tensor, index: Optional[Tensor] = None, sparse_grad: bool = False) -> Tensor:
         """Return the destination nodes' sums ``[V_dst, d]`` of source rows ``h``, ``[V_src, d]``.

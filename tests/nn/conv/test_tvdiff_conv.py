@@ -330,7 +330,8 @@ def test_messages_are_made_where_somebody_looks(monkeypatch):
         monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', 0)
 
 
-@pytest.mark.parametrize('form, backend', [('edges', 'eager'), ('weighted', 'eager'), ('weighted', 'inductor')])
+@pytest.mark.parametrize('form, backend', [('edges', 'eager'), ('weighted', 'eager'), ('weighted', 'inductor'),
+                                           ('prepared', 'aot_eager'), ('prepared', 'inductor')])
 def test_compiles_whole_with_dynamic_sizes(form, backend):
     """fullgraph: no graph break; then other sizes without a change of the result."""
     if backend == 'inductor' and not (which('g++') or which('clang++')):
@@ -343,9 +344,15 @@ def test_compiles_whole_with_dynamic_sizes(form, backend):
         x = features(size[0], 3)
         edges = torch.cat([EDGE_INDEX, torch.arange(extra).repeat(2, 1) + 4], 1)
         edges = edges.clamp(max=size[1] - 1)
-        weight = torch.rand(edges.size(1)) if form == 'weighted' else None
+        weight = None if form == 'edges' else torch.rand(edges.size(1))
         expected = conv((x, None), edges, weight, size=size)
-        torch.testing.assert_close(compiled((x, None), edges, weight, size=size), expected)
+        graph = {'edge_index': edges, 'edge_weight': weight, 'size': size}
+        if form == 'prepared':
+            graph = {'edge_index': conv.prepare(edges, weight, size)}
+        out = compiled((x, None), **graph)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(torch.autograd.grad(out.square().sum(), conv.weight),
+                                   torch.autograd.grad(expected.square().sum(), conv.weight))
 
 
 def test_exports():
