@@ -30,6 +30,9 @@ class NegativeSampler(torch.nn.Module, ABC):
     ) -> Pairs:
         """Return the negatives as ``(row, item)``, sorted by row.
 
+        The order within a row may carry meaning (AR-GSP gives the hardest first): whoever pairs them one by one with
+        positives that are sorted too shuffles one side before.
+
         Args:
             interactions: what every user has seen.
             users: user of each row ``[B]``.
