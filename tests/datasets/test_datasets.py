@@ -386,7 +386,7 @@ def test_interaction_file_with_a_hold_out(tmp_path: Path) -> None:
     assert whole[RATES].edge_index.size(1) == 160
     out = InteractionFile(path, transform=HoldOut())[0]
     assert out[RATES].val_edge_label_index.size(1) == 8 * 2  # round(0.1 * 16)
-    with pytest.raises(ValueError, match="'ratio' must lie between"):
+    with pytest.raises(ValueError, match="'test_ratio' must lie between"):
         InteractionFile(path, test_ratio=1.2)
     with pytest.raises(TypeError, match='seperator'):
         InteractionFile(path, seperator=',')

@@ -82,7 +82,7 @@ def test_read_keeps_quoted_ids_exactly(write: Write) -> None:
     ('1\n2\n', {}, 'every line has one column'),
     ('1 2\n3 4\n1 5\n', {}, r"line 3: user '1' already has line 1; .*.layout. to pairs"),
     ('who,what\n1,2\n', {'user_column': 'wer'}, r"no column 'wer'; the columns are 'who', 'what'; set 'user_column'"),
-    ('1,2\n', {'item_column': 2}, 'no column 2; line 1 has columns 0 to 1'),
+    ('1,2\n', {'item_column': 2}, 'no column 2; there are columns 0 to 1; set'),
     ('userId,thing\n1,2\n', {},
      "none of the columns 'userId', 'thing' has a common name for items; set 'item_column'"),
     ('1,2\n', {'user_column': 1}, 'users and items cannot both come from column 1'),

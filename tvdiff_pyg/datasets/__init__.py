@@ -7,23 +7,24 @@ from torch_geometric.data import HeteroData
 
 from tvdiff_pyg.datasets.amazon_beauty import AmazonBeauty
 from tvdiff_pyg.datasets.base import InteractionDataset
+from tvdiff_pyg.datasets.data_statistics import gini, statistics
 from tvdiff_pyg.datasets.douban_book import DoubanBook
 from tvdiff_pyg.datasets.gowalla import Gowalla
 from tvdiff_pyg.datasets.gowalla_paper import GowallaPaper
-from tvdiff_pyg.datasets.interaction_file import InteractionFile
+from tvdiff_pyg.datasets.interaction_file import InteractionEdges, InteractionFile, InteractionFrame
 from tvdiff_pyg.datasets.interactions import (
     DataError,
     PathLike,
     TextPairs,
     file_sha256,
     files_checksum,
-    hold_out_pairs,
     interaction_data,
     read_interactions,
 )
 from tvdiff_pyg.datasets.lastfm import LastFM
 from tvdiff_pyg.datasets.ml_1m import ML1M
 from tvdiff_pyg.datasets.movielens_small import MovieLensSmall
+from tvdiff_pyg.datasets.splits import hold_out_pairs
 from tvdiff_pyg.datasets.yelp2018 import Yelp2018
 
 DATASETS: Dict[str, Type[Union[InteractionDataset, MovieLensSmall]]] = {
@@ -58,7 +59,9 @@ __all__ = [
     'Gowalla',
     'GowallaPaper',
     'InteractionDataset',
+    'InteractionEdges',
     'InteractionFile',
+    'InteractionFrame',
     'LastFM',
     'ML1M',
     'MovieLensSmall',
@@ -66,8 +69,10 @@ __all__ = [
     'Yelp2018',
     'file_sha256',
     'files_checksum',
+    'gini',
     'hold_out_pairs',
     'interaction_data',
     'load_dataset',
     'read_interactions',
+    'statistics',
 ]

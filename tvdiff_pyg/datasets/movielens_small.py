@@ -6,7 +6,8 @@ from typing import Any, Callable, ClassVar, Dict, Optional
 
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from tvdiff_pyg.datasets.interactions import PathLike, hold_out_pairs, interaction_data
+from tvdiff_pyg.datasets.interactions import PathLike, interaction_data
+from tvdiff_pyg.datasets.splits import hold_out_pairs
 
 MIN_RATING = 4.0
 TEST_RATIO = 0.2
