@@ -90,7 +90,9 @@ def gemm_flops(function: Callable[[], Any]) -> float:
 def seeded_model(recipe: Recipe, split: Split) -> TVDiff:
     """Return the recipe's model; both engines get the same weights."""
     torch.manual_seed(0)
-    return build_model(recipe, split.train)
+    model = build_model(recipe, split.train)
+    assert isinstance(model, TVDiff)
+    return model
 
 
 def some_users(split: Split) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tvdiff_pyg.evaluation import RankingEvaluator, evaluate
+from tvdiff_pyg.evaluation import RankingEvaluator, evaluate, holm, paired_test
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import Popularity
 from tvdiff_pyg.retrieval import BLOCK_SIZE
@@ -115,3 +115,18 @@ def test_popularity_recommends_one_list_to_all_who_saw_nothing_of_it() -> None:
     got = evaluate(Popularity(train), held_out, [train], [1])
     assert got.mean['recall@1'] == 1.0  # user 3 gets item 0, user 0 the next most popular, item 1
     assert got.mean['coverage@1'] == pytest.approx(2 / 5)
+
+
+def test_paired_test_and_holm() -> None:
+    stats = pytest.importorskip('scipy.stats')
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(50, generator=generator)
+    b = a + 0.1 * torch.randn(50, generator=generator) + 0.02
+    assert paired_test(a, b) == pytest.approx(stats.ttest_rel(a.double().numpy(), b.double().numpy()).pvalue)
+    assert paired_test(a, a) == 1.0 and paired_test([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]) > 0.3
+    for wrong in ((a, b[:-1]), ([1.0], [0.0])):
+        with pytest.raises(ValueError, match='the same users, two or more; got'):
+            paired_test(*wrong)
+    # by hand: 3 * .01, then 2 * .03, then the largest so far
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []

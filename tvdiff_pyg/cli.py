@@ -1,4 +1,4 @@
-"""The command line: ``tvdiff demo | fit | test | recommend``."""
+"""The command line: ``tvdiff demo | data | fit | test | recommend``."""
 from __future__ import annotations
 
 import csv
@@ -121,6 +121,7 @@ def _parser() -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     from tvdiff_pyg.training import PROTOCOLS, Recipe, recipe_names
+    from tvdiff_pyg.training.recipe import DatasetConfig
 
     class Parser(ArgumentParser):
         def __init__(self, **options: Any) -> None:
@@ -142,6 +143,12 @@ def _parser() -> Any:
     demo.add_argument('--out', type=Optional[str], help='run folder (default: the first free runs/demo...)')
     demo.add_argument('--seed', type=int, default=0, help="the run's seed")
     commands.add_subcommand('demo', demo, help='two minutes on real ratings')
+
+    data = Parser(description='Print the figures of a data set: sizes, density, degrees, and what was dropped.')
+    data.add_class_arguments(DatasetConfig, 'dataset')
+    data.add_argument('--data-root', type=Optional[str], help='folder that holds NAME/raw/, as for fit')
+    data.add_argument('--json', action='store_true', help='print JSON')
+    commands.add_subcommand('data', data, help="a data set's figures, as fit would split it")
 
     fit = Parser(description='Train a model into a run folder. Every setting of the recipe can be overridden.')
     fit.add_argument('--recipe', type=Optional[str], help=f"one of {', '.join(recipe_names())}")
@@ -185,15 +192,30 @@ def _demo(options: Namespace) -> None:
     run_demo(Path(options.out).expanduser() if options.out else _free_folder('demo'), options.seed)
 
 
+def _data(options: Namespace) -> None:
+    from tvdiff_pyg.datasets.data_statistics import describe_statistics, statistics
+    from tvdiff_pyg.training import Recipe, load_data
+    from tvdiff_pyg.training.recipe import INTERACTION_FILE
+    from tvdiff_pyg.transforms import HoldOut
+
+    values = dict(vars(options.dataset))
+    if values['path'] is not None and values['name'] is None:
+        values['name'] = INTERACTION_FILE
+    config = Recipe.from_dict({'dataset': values}).dataset
+    data = HoldOut(seed=config.split_seed, keep_existing=True)(load_data(config, options.data_root))
+    figures = statistics(data)
+    print(json.dumps(figures, indent=2, ensure_ascii=False) if options.json else describe_statistics(figures))
+
+
 def _fit(options: Namespace) -> None:
     from tvdiff_pyg.training import Recipe, fit
     from tvdiff_pyg.training.describe import describe_run
 
     if options.resume and not options.out:
         raise ValueError('--resume needs --out, the folder of the run to go on with')
-    if not options.recipe and not options.config:
-        raise ValueError("name a recipe with --recipe, or a file of your own with --config; "
-                         "'tvdiff fit --help' lists them")
+    if not options.recipe and not options.config and not options.dataset.name:
+        raise ValueError("name a recipe with --recipe, a file of your own with --config, or a data set with "
+                         "--dataset.name; 'tvdiff fit --help' lists them")
     values: Dict[str, Dict[str, Any]] = {group.name: dict(vars(vars(options)[group.name])) for group in fields(Recipe)}
     if options.max_epochs is not None:
         values['training']['max_epochs'] = options.max_epochs
@@ -235,4 +257,4 @@ def _recommend(options: Namespace) -> None:
                 print(f"  no more: {len(answer['items'])} items are unseen")
 
 
-_COMMANDS = {'demo': _demo, 'fit': _fit, 'test': _test, 'recommend': _recommend}
+_COMMANDS = {'demo': _demo, 'data': _data, 'fit': _fit, 'test': _test, 'recommend': _recommend}

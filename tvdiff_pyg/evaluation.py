@@ -1,9 +1,11 @@
 """Ranking metrics of a model on held-out interactions (SPEC 12)."""
 from __future__ import annotations
 
-from typing import Callable, Dict, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric import metrics
 
@@ -103,3 +105,40 @@ def evaluate(model: Recommender, held_out: InteractionMatrix, seen: Sequence[Int
              ks: Sequence[int] = DEFAULT_KS) -> Evaluation:
     """Evaluate a model; see :class:`RankingEvaluator`."""
     return RankingEvaluator(held_out, seen, ks)(model.scorer())
+
+
+def paired_test(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the two-sided p-value of the paired t-test that two models are equally good, user by user.
+
+    Args:
+        a: one model's values of a metric, :attr:`Evaluation.per_user`, ``[U]``.
+        b: another's, of the same users in the same order.
+
+    Raises:
+        ValueError: different numbers of users, or fewer than two.
+        ImportError: without scipy.
+    """
+    try:
+        from scipy.stats import ttest_1samp
+    except ImportError as error:
+        raise ImportError(f'the paired test needs scipy ({error}): pip install "tvdiff-pyg[baselines]"') from error
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.size < 2:
+        raise ValueError(f"'a' and 'b' must hold the values of the same users, two or more; got {first.size} and "
+                         f"{second.size}")
+    difference = first - second
+    return float(ttest_1samp(difference, 0.0).pvalue) if difference.any() else 1.0
+
+
+def holm(p_values: Sequence[float]) -> List[float]:
+    """Return p-values corrected for their number: Holm's step-down, which bounds the chance of any false finding.
+
+    Args:
+        p_values: of m tests, ``[m]``.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    out, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        out[i] = largest
+    return out

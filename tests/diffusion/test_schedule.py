@@ -108,3 +108,13 @@ def test_a_constant_line_adds_noise_once():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         NoiseSchedule(**options)
+
+
+@pytest.mark.parametrize('name', ['linear-var', 'linear', 'cosine', 'binomial'])
+def test_snr_weight_is_the_fall_of_the_ratio(name):
+    schedule = NoiseSchedule(name, 5, 0.5, 0.01, 0.2, dtype=torch.float64)
+    ratio = [float(a) ** 2 / float(b) ** 2 for a, b in zip(schedule.sqrt_alpha_bar, schedule.sqrt_one_minus_alpha_bar)]
+    expected = [1.0] + [ratio[t - 1] - ratio[t] for t in range(1, 5)]
+    torch.testing.assert_close(schedule.snr_weight, torch.tensor(expected, dtype=torch.float64))
+    assert (schedule.snr_weight > 0).all()
+    assert NoiseSchedule(name, 5, 0.0).snr_weight.tolist() == [1.0] * 5

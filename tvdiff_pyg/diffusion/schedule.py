@@ -68,6 +68,8 @@ class NoiseSchedule(torch.nn.Module):
     Attributes:
         sqrt_alpha_bar, sqrt_one_minus_alpha_bar: factors of the forward process, ``[T]``.
         posterior_x0, posterior_xt: :math:`c^1_t, c^2_t`, the posterior mean's weights of x0 and x_t (SPEC 6).
+        snr_weight: :math:`\bar\alpha_{t-1} / (1 - \bar\alpha_{t-1}) - \bar\alpha_t / (1 - \bar\alpha_t)`, by how
+            much the signal-to-noise ratio falls, and 1 at t = 0 and without noise (arXiv 2304.04971).
         posterior_variance: :math:`\beta_t (1 - \bar\alpha_{t-1}) / (1 - \bar\alpha_t)`; exactly 0 at t = 0.
 
     Raises:
@@ -79,6 +81,7 @@ class NoiseSchedule(torch.nn.Module):
     posterior_x0: Tensor
     posterior_xt: Tensor
     posterior_variance: Tensor
+    snr_weight: Tensor
 
     def __init__(
         self,
@@ -112,12 +115,17 @@ class NoiseSchedule(torch.nn.Module):
         posterior_xt = (1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar)
         variance = beta * (1 - previous) / (1 - alpha_bar)
         posterior_x0[0], posterior_xt[0], variance[0] = 1, 0, 0  # by definition, not by rounding (SPEC 6)
+        snr_weight = torch.ones_like(beta)
+        if scale > 0:
+            snr = alpha_bar / (1 - alpha_bar)
+            snr_weight[1:] = snr[:-1] - snr[1:]
         for key, value in (
             ('sqrt_alpha_bar', alpha_bar.sqrt()),
             ('sqrt_one_minus_alpha_bar', (1 - alpha_bar).sqrt()),
             ('posterior_x0', posterior_x0),
             ('posterior_xt', posterior_xt),
             ('posterior_variance', variance),
+            ('snr_weight', snr_weight),
         ):
             self.register_buffer(key, value.to(dtype or torch.get_default_dtype()), persistent=False)
 

@@ -22,11 +22,10 @@ def describe_run(metrics: Dict[str, Any]) -> str:
             ('validation pairs likewise', dropped['validation_pairs']),
             ('test pairs seen before', dropped['test_pairs_seen']),
             ('validation pairs seen before', dropped['validation_pairs_seen']),
-            ('repeated pairs', dropped['duplicate_pairs'])) if count),
-        f"protocol {metrics['protocol']}, seed {metrics['seed']}: epoch {metrics['epoch']} of "
-        f"0..{metrics['epochs'] - 1}, "
-        + ('SELECTED ON TEST, as the published figures were' if metrics['selected_on'] == 'test'
-           else 'selected on validation'),
+            ('repeated pairs', dropped['duplicate_pairs']),
+            ('rows below the least rating', dropped.get('low_ratings', 0)),
+            ('pairs outside the k-core', dropped.get('k_core_pairs', 0))) if count),
+        f"{metrics['model']}, protocol {metrics['protocol']}, seed {metrics['seed']}: " + _selection(metrics),
     ]
     parts = {part: metrics[part] for part in ('validation', 'test') if metrics[part]}
     if metrics['selected_on'] == 'test':
@@ -38,3 +37,12 @@ def describe_run(metrics: Dict[str, Any]) -> str:
             f'  {values[name]:>{max(10, len(part))}.4f}' for part, values in parts.items()))
     lines.append(f"{metrics['wall_s']:.0f} s, peak memory {metrics['peak_rss_mb']:.0f} MB, {metrics['device']}")
     return '\n'.join(lines)
+
+
+def _selection(metrics: Dict[str, Any]) -> str:
+    if metrics['epoch'] is None:
+        return 'solved in closed form, nothing selected'
+    on_test = metrics['selected_on'] == 'test'
+    return (f"epoch {metrics['epoch']} of 0..{metrics['epochs'] - 1}, "
+            + ('SELECTED ON TEST, as the published figures were' if on_test else 'selected on validation')
+            + (', NOT CONVERGED: out of time' if metrics['stopped'] == 'max_minutes' else ''))

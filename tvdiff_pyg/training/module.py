@@ -44,6 +44,7 @@ class RecommenderModule(pl.LightningModule):
         seed: the run's seed.
         log_file: CSV file of one line an epoch, written anew after each.
         optimizer: ``adam`` or ``row-lazy-adam``.
+        max_minutes: stop at the end of the epoch in which training has taken so long.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class RecommenderModule(pl.LightningModule):
         seed: int = 0,
         log_file: Optional[Path] = None,
         optimizer: str = 'adam',
+        max_minutes: Optional[float] = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
         self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
-        self.optimizer = optimizer
+        self.optimizer, self.max_minutes = optimizer, max_minutes
         self.history: List[Dict[str, float]] = []
         self.earlier_seconds = 0.0
         self.generator: Optional[torch.Generator] = None
@@ -71,6 +73,11 @@ class RecommenderModule(pl.LightningModule):
     def monitor(self) -> str:
         """The logged name of the selection metric."""
         return f'{self.selected_on}/{SELECTION_METRIC}'
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the epochs so far have taken all the time there is."""
+        return self.max_minutes is not None and sum(row['seconds'] for row in self.history) >= 60 * self.max_minutes
 
     def on_train_epoch_start(self) -> None:
         self.generator = torch.Generator(device=self.device)
@@ -101,6 +108,8 @@ class RecommenderModule(pl.LightningModule):
         self.history.append(row)
         self.log(self.monitor, row[self.monitor], prog_bar=True)
         self._write_log()
+        if self.out_of_time:
+            self.trainer.should_stop = True
         if self.trainer.progress_bar_callback is None:
             self.print(f"epoch {self.current_epoch:3d}  energy {row['energy']:.6f}  entropy {row['entropy']:.6f}  "
                        f"{self.monitor} {row[self.monitor]:.4f}  {row['seconds']:.1f} s", flush=True)

@@ -1,22 +1,77 @@
 """Recipes: every setting of a run, as typed values with one meaning each."""
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Union
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch_geometric.data import HeteroData
 
 from tvdiff_pyg.datasets import DATASETS, InteractionFile, MovieLensSmall, load_dataset
+from tvdiff_pyg.datasets.splits import TEST_RATIO, check_split
 from tvdiff_pyg.diffusion import GaussianDiffusion, LossHistoryTimesteps, NoiseSchedule, UniformTimesteps
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.nn import AnisotropicDenoiser, HelmholtzFreeEnergy, TVDiff
+from tvdiff_pyg.nn import (
+    EASE,
+    GFCF,
+    IALS,
+    AnisotropicDenoiser,
+    DiffRec,
+    HelmholtzFreeEnergy,
+    ItemKNN,
+    LightGCN,
+    Popularity,
+    TVDiff,
+)
+from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler
 
 INTERACTION_FILE = 'interaction-file'
+ModelName = Literal['tv-diff', 'diffrec', 'lightgcn', 'bpr-mf', 'gf-cf', 'ease', 'ials', 'item-knn', 'popularity']
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which settings a model has, and its own defaults of those that have none otherwise.
+
+    Attributes:
+        model, diffusion, sampler: own defaults by name.
+        others: further settings, ``group.name``, or whole groups.
+    """
+
+    model: Dict[str, Any] = field(default_factory=dict)
+    diffusion: Dict[str, Any] = field(default_factory=dict)
+    sampler: Dict[str, Any] = field(default_factory=dict)
+    others: Tuple[str, ...] = ()
+
+    def has(self, group: str, setting: str) -> bool:
+        """Tell whether the model has a setting."""
+        return (setting == 'name' and group == 'model' or (group, setting) == ('training', 'ks')
+                or setting in getattr(self, group, {}) or group in self.others or f'{group}.{setting}' in self.others)
+
+
+_DENOISER = tuple(f'model.{name}' for name in ('time_channels', 'dropout', 'engine'))
+MODELS: Dict[str, ModelSettings] = {
+    'tv-diff': ModelSettings(
+        {'hidden_channels': 1000}, {'timesteps': 'uniform'}, {'name': 'ar-gsp'},
+        (*_DENOISER, 'model.time_type', 'model.normalization', 'model.energy_items', 'model.energy_rank', 'diffusion',
+         'loss', 'sampler', 'training')),
+    'diffrec': ModelSettings({'hidden_channels': 1000, 'reweight': True}, {'timesteps': 'loss-history'},
+                             others=(*_DENOISER, 'diffusion', 'loss.reduction', 'training')),
+    'lightgcn': ModelSettings({'hidden_channels': 64, 'num_layers': 3, 'regularization': 1e-4},
+                              sampler={'name': 'uniform'}, others=('sampler', 'training')),
+    'bpr-mf': ModelSettings({'hidden_channels': 64, 'regularization': 1e-4}, sampler={'name': 'uniform'},
+                            others=('sampler', 'training')),
+    'gf-cf': ModelSettings({'hidden_channels': 256, 'alpha': 0.3}),
+    'ease': ModelSettings({'regularization': 500.0}),
+    'ials': ModelSettings({'hidden_channels': 64, 'regularization': 0.01, 'alpha': 1.0}),
+    'item-knn': ModelSettings({'num_neighbors': 100, 'regularization': 0.0}),
+    'popularity': ModelSettings(),
+}
+"""The models that a recipe can name."""
 
 
 @dataclass
@@ -25,8 +80,8 @@ class DatasetConfig:
 
     Args:
         name: a data set's name, or 'interaction-file' for a file of one's own.
-        path: the file (CSV, TSV, or user-item pairs in columns), for 'interaction-file'.
-        test_path: a second file with the test part; without it a seeded 20 % of each user's items is held out.
+        path: the file (CSV, TSV, Parquet, or user-item pairs in columns), for 'interaction-file'.
+        test_path: a second file with the test part; without it a part of the file is held out, by split.
         validation_path: a file with the validation part; without it one is carved from the training part.
         layout: of the file: auto, table (CSV, TSV), adjacency (user item item ...) or pairs (by white space).
         separator: of a table; one character, guessed where absent.
@@ -35,6 +90,11 @@ class DatasetConfig:
         item_column: likewise.
         rating_column: likewise, of a rating column, to be used with min_rating.
         min_rating: lowest rating that counts as an interaction.
+        time_column: header or position (from 0) of a time column, for split leave-one-out and temporal.
+        k_core: before splitting, keep only users and items that have at least so many of each other.
+        split: ratio (a seeded part of each user's items), leave-one-out (each user's last item for the test and the one
+            before it for validation, at random without time_column) or temporal (the latest interactions of all).
+        test_ratio: of split ratio and temporal: the part held out for the test.
         split_seed: seed of the splits that are drawn here; apart from the run's seed, so that seeds share a split.
     """
 
@@ -49,15 +109,21 @@ class DatasetConfig:
     item_column: Union[int, str, None] = None
     rating_column: Union[int, str, None] = None
     min_rating: Optional[float] = None
+    time_column: Union[int, str, None] = None
+    k_core: Optional[int] = None
+    split: Literal['ratio', 'leave-one-out', 'temporal'] = 'ratio'
+    test_ratio: float = TEST_RATIO
     split_seed: int = 0
 
 
 @dataclass
 class ModelConfig:
-    """The denoiser.
+    """The model.
 
     Args:
-        hidden_channels: width d, or a list of the widths of all layers.
+        name: which one: tv-diff, or a baseline. What a setting below is for stands in brackets.
+        hidden_channels: width d, or a list of the widths of all layers; gf-cf: rank. [tv-diff, diffrec: 1000;
+            lightgcn, bpr-mf, ials: 64; gf-cf: 256]
         time_channels: width of the step's embedding.
         time_type: how the step enters: cat (sum), align (product) or gate.
         normalization: degree normalisation of the graph; none for no graph.
@@ -65,9 +131,16 @@ class ModelConfig:
         engine: factored, without a users x items array, or dense, the paper's way and the oracle.
         energy_items: factored: estimate the energy from so many items; null takes all, exactly.
         energy_rank: of a stochastic energy: directions of the user codes that are taken exactly.
+        reweight: whether steps weigh by the fall of the signal-to-noise ratio. [diffrec: true]
+        num_layers: hops. [lightgcn: 3]
+        regularization: of the squared weights; item-knn: shrinkage of the similarities. [lightgcn, bpr-mf: 1e-4; ease:
+            500; ials: 0.01; item-knn: 0]
+        num_neighbors: items that are similar to an item. [item-knn: 100]
+        alpha: weight of the low-rank filter, or of the observed pairs. [gf-cf: 0.3; ials: 1]
     """
 
-    hidden_channels: Union[int, List[int]] = 1000
+    name: ModelName = 'tv-diff'
+    hidden_channels: Union[int, List[int], None] = None
     time_channels: int = 64
     time_type: Literal['cat', 'align', 'gate'] = 'cat'
     normalization: Literal['sym', 'left', 'linkprop', 'raw', 'none'] = 'sym'
@@ -75,6 +148,11 @@ class ModelConfig:
     engine: Literal['factored', 'dense'] = 'factored'
     energy_items: Optional[int] = None
     energy_rank: int = 0
+    reweight: Optional[bool] = None
+    num_layers: Optional[int] = None
+    regularization: Optional[float] = None
+    num_neighbors: Optional[int] = None
+    alpha: Optional[float] = None
 
 
 @dataclass
@@ -88,7 +166,7 @@ class DiffusionConfig:
         beta_min: start of the noise range.
         beta_max: end of the noise range.
         prediction: what the network predicts.
-        timesteps: how training steps are drawn.
+        timesteps: how training steps are drawn. [tv-diff: uniform; diffrec: loss-history]
     """
 
     schedule: Literal['linear-var', 'linear', 'cosine', 'binomial'] = 'linear-var'
@@ -97,7 +175,7 @@ class DiffusionConfig:
     beta_min: float = 5e-4
     beta_max: float = 5e-3
     prediction: Literal['x0', 'eps'] = 'x0'
-    timesteps: Literal['uniform', 'loss-history'] = 'uniform'
+    timesteps: Optional[Literal['uniform', 'loss-history']] = None
 
 
 @dataclass
@@ -120,7 +198,7 @@ class SamplerConfig:
     """The negative sampler.
 
     Args:
-        name: ar-gsp, or uniform or popularity as controls.
+        name: ar-gsp, or uniform or popularity as controls. [tv-diff: ar-gsp; lightgcn, bpr-mf: uniform]
         gamma: ar-gsp: accepted share of the catalogue.
         weights: ar-gsp: weights of the accepted items.
         lam: ar-gsp: how much sharper the draw gets at low noise.
@@ -128,7 +206,7 @@ class SamplerConfig:
         exponent: popularity: exponent of an item's number of users.
     """
 
-    name: Literal['ar-gsp', 'uniform', 'popularity'] = 'ar-gsp'
+    name: Optional[Literal['ar-gsp', 'uniform', 'popularity']] = None
     gamma: float = 0.05
     weights: Literal['score', 'flat'] = 'score'
     lam: float = 3.0
@@ -147,6 +225,7 @@ class TrainingConfig:
         lr: Adam's learning rate.
         weight_decay: decoupled weight decay (AdamW); 0 for plain Adam.
         max_epochs: at most so many epochs.
+        max_minutes: at most so many minutes of training, sessions before a resumption counted; ends with an epoch.
         patience: stop after so many epochs without a better recall@20.
         ks: list lengths that are reported beside 20; by default 10 and 50, as far as the catalogue goes.
     """
@@ -156,6 +235,7 @@ class TrainingConfig:
     lr: float = 1e-3
     weight_decay: float = 0.0
     max_epochs: int = 400
+    max_minutes: Optional[float] = None
     patience: int = 10
     ks: Optional[List[int]] = None
 
@@ -181,12 +261,15 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
+        self._check_model()
         training = self.training
         for name in ('batch_size', 'max_epochs', 'patience'):
             if getattr(training, name) < 1:
                 raise ValueError(f"'training.{name}' must be at least 1, got {getattr(training, name)}")
         if not 0 < training.lr < float('inf'):
             raise ValueError(f"'training.lr' must be a finite number > 0, got {training.lr}")
+        if training.max_minutes is not None and not 0 < training.max_minutes < float('inf'):
+            raise ValueError(f"'training.max_minutes' must be a finite number > 0, got {training.max_minutes}")
         if not 0 <= training.weight_decay < float('inf'):
             raise ValueError(f"'training.weight_decay' must be a finite number >= 0, got {training.weight_decay}")
         if training.optimizer != 'adam' and training.weight_decay:
@@ -200,6 +283,8 @@ class Recipe:
             if dataset.path is None:
                 raise ValueError(f"'dataset.path' must name the file of interactions where 'dataset.name' is "
                                  f"'{INTERACTION_FILE}'")
+            check_split(dataset.split, dataset.test_ratio, dataset.k_core, dataset.time_column is not None,
+                        dataset.test_path is not None or dataset.validation_path is not None)
         else:
             for name, value in vars(dataset).items():
                 if name not in ('name', 'split_seed') and value != getattr(DatasetConfig(), name):
@@ -207,6 +292,21 @@ class Recipe:
                                      f"'{INTERACTION_FILE}', or use that recipe")
         if dataset.split_seed < 0:
             raise ValueError(f"'dataset.split_seed' must be at least 0, got {dataset.split_seed}")
+
+    def _check_model(self) -> None:
+        """Fill in what depends on the model, and refuse settings that it does not have."""
+        model = MODELS[self.model.name]
+        for group in ('model', 'diffusion', 'sampler'):
+            given = getattr(self, group)
+            own = {name: value for name, value in getattr(model, group).items() if getattr(given, name) is None}
+            setattr(self, group, replace(given, **own))
+        for group, default in (('model', ModelConfig(self.model.name)), ('diffusion', DiffusionConfig()),
+                               ('loss', LossConfig()), ('sampler', SamplerConfig()), ('training', TrainingConfig())):
+            for setting, value in vars(getattr(self, group)).items():
+                if not model.has(group, setting) and value != getattr(default, setting):
+                    raise ValueError(f"'{group}.{setting}' is {value!r}, but model '{self.model.name}' has no such "
+                                     f"setting: leave it out, or start from --dataset.name instead of a recipe for "
+                                     f"tv-diff")
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Recipe:
@@ -266,6 +366,7 @@ def load_data(config: DatasetConfig, data_root: Union[str, Path, None] = None) -
             config.path, test_path=config.test_path, validation_path=config.validation_path, layout=config.layout,
             separator=config.separator, header=config.header, user_column=config.user_column,
             item_column=config.item_column, rating_column=config.rating_column, min_rating=config.min_rating,
+            time_column=config.time_column, k_core=config.k_core, split=config.split, test_ratio=config.test_ratio,
             seed=config.split_seed)[0]
     if data_root is not None and not Path(data_root).is_dir():
         raise ValueError(f"'data_root' {data_root} is no folder: name the one that holds {config.name}/raw/, or make "
@@ -284,17 +385,48 @@ def build_sampler(config: SamplerConfig) -> NegativeSampler:
     return ARGumbelSampler(config.gamma, config.weights, config.lam, config.pool_size)
 
 
-def build_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
-    """Build the model of a recipe on its training interactions."""
+def build_model(recipe: Recipe, interactions: InteractionMatrix, seed: int = 0) -> InteractionModel:
+    """Build the model of a recipe on its training interactions.
+
+    Args:
+        recipe: the settings.
+        interactions: the training interactions.
+        seed: of a model that is solved from a random start; those that train draw from torch's generator.
+    """
+    model: Any = recipe.model  # None only where the model has no such setting
+    width = model.hidden_channels
+    if model.name in ('tv-diff', 'diffrec'):
+        return _diffusion_model(recipe, interactions)
+    if model.name == 'ease':
+        return EASE(interactions, model.regularization)
+    if model.name == 'popularity':
+        return Popularity(interactions)
+    if model.name == 'item-knn':
+        return ItemKNN(interactions, model.num_neighbors, model.regularization)
+    if not isinstance(width, int):
+        raise ValueError(f"'model.hidden_channels' must be one number for {model.name}, got {width}")
+    if model.name == 'gf-cf':
+        return GFCF(interactions, width, model.alpha)
+    if model.name == 'ials':
+        return IALS(interactions, width, model.regularization, model.alpha, seed=seed)
+    return LightGCN(interactions, width, model.num_layers or 0, model.regularization, build_sampler(recipe.sampler))
+
+
+def _diffusion_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
     model, process = recipe.model, recipe.diffusion
     diffusion = GaussianDiffusion(
         NoiseSchedule(process.schedule, process.num_steps, process.scale, process.beta_min, process.beta_max),
         process.prediction)
+    timesteps = {'uniform': UniformTimesteps, 'loss-history': LossHistoryTimesteps}[process.timesteps or 'uniform'](
+        process.num_steps)
+    assert model.hidden_channels is not None
+    if model.name == 'diffrec':
+        return DiffRec(interactions, diffusion, model.hidden_channels, model.time_channels, model.dropout,
+                       bool(model.reweight), recipe.loss.reduction, timesteps, model.engine)
     denoiser = AnisotropicDenoiser(
         interactions.num_users, interactions.num_items, model.hidden_channels, model.time_channels, model.time_type,
         model.normalization, model.dropout)
-    timesteps = {'uniform': UniformTimesteps, 'loss-history': LossHistoryTimesteps}[process.timesteps]
     loss = HelmholtzFreeEnergy(recipe.loss.entropy, recipe.loss.temperature, recipe.loss.reduction)
-    return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler),
-                  timesteps(process.num_steps), model.engine, energy_items=model.energy_items,
-                  energy_rank=model.energy_rank, row_gradients=recipe.training.optimizer == 'row-lazy-adam')
+    return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler), timesteps, model.engine,
+                  energy_items=model.energy_items, energy_rank=model.energy_rank,
+                  row_gradients=recipe.training.optimizer == 'row-lazy-adam')

@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from tvdiff_pyg import __version__
 from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator, evaluate
-from tvdiff_pyg.nn import TVDiff
+from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import check_k, recommend
 from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
 from tvdiff_pyg.training.files import write_atomically, write_json, write_text
@@ -40,7 +40,9 @@ from tvdiff_pyg.training.storage import (
 )
 
 CONFIG, METRICS, WEIGHTS, LOG, PLOT = 'config.yaml', 'metrics.json', 'weights.safetensors', 'log.csv', 'training.png'
+PER_USER = 'per_user.safetensors'  # the test part's metrics user by user: for paired tests
 LOCK = '.lock'
+GROW = ('training.max_epochs', 'training.max_minutes', 'data_root')  # may change when a run is resumed
 _HASHED = (WEIGHTS, TENSORS, TEXT)
 BEST, LAST = 'checkpoints/best.ckpt', 'checkpoints/last.ckpt'
 
@@ -111,7 +113,7 @@ class Run:
     folder: Path
     recipe: Recipe
     split: Split
-    model: TVDiff
+    model: InteractionModel
     metrics: Dict[str, Any]
 
     @classmethod
@@ -135,7 +137,7 @@ class Run:
             if file_sha256(folder / name) != checksum:
                 raise RunError(f'{folder / name} is not the file that this run wrote: restore it, or train anew')
         split = Split.of(load_data_folder(folder), settings.protocol)
-        model = build_model(settings.recipe, split.train)
+        model = build_model(settings.recipe, split.train, settings.seed)
         load_weights(model, folder / WEIGHTS)
         return cls(folder, settings.recipe, split, model.eval(), metrics)
 
@@ -203,7 +205,8 @@ def fit(
         data_root: the folder that holds ``NAME/raw/``.
         protocol: ``holdout`` selects the epoch on validation; ``paper`` on test, as the published figures did.
         seed: seed of weights, order, noise, dropout and negatives.
-        resume: go on with the run in ``out``; its settings must be the same, but for ``training.max_epochs``.
+        resume: go on with the run in ``out``; its settings must be the same, but for ``training.max_epochs`` and
+            ``max_minutes``.
         progress: show a progress bar instead of a line an epoch.
 
     Raises:
@@ -232,33 +235,42 @@ def fit(
     ks = report_ks(recipe, split)
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
         torch.manual_seed(seed)
-        model = build_model(recipe, split.train)
+        model = build_model(recipe, split.train, seed)
     evaluators = {'test': RankingEvaluator(split.test, split.seen_when_testing, ks)}
     if split.validation is not None:
         evaluators['validation'] = RankingEvaluator(split.validation, [split.train], ks)
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
-                               recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer)
-    batches = InteractionDataModule(split.train, model.loss.entropy.pairwise and model.loss.uses_entropy,
-                                    recipe.training.batch_size, seed)
+                               recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
+                               recipe.training.max_minutes)
+    batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed)
     with _only_writer(out):
         if not resume and any(path.name != LOCK for path in out.iterdir()):
             raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
         write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
         if not has_data(out):
             save_data(data, out)
-        stopped = _train(module, batches, recipe, out, progress)
+        stopped = _train(module, batches, recipe, out, progress) if model.trains else 'closed form'
         return _finish(settings, split, model, module, evaluators, stopped, started, out)
 
 
-def _finish(settings: Settings, split: Split, model: TVDiff, module: RecommenderModule,
+def _finish(settings: Settings, split: Split, model: InteractionModel, module: RecommenderModule,
             evaluators: Dict[str, RankingEvaluator], stopped: str, started: float, out: Path) -> Run:
     """Take the best epoch's weights, test them, and write what makes the run a finished one, metrics last."""
     recipe, data = settings.recipe, split.data
-    best = _load_checkpoint(out / BEST)
-    model.load_state_dict({name.removeprefix('model.'): value for name, value in best['state_dict'].items()
-                           if name.startswith('model.')})
+    epoch = None
+    if model.trains:
+        best = _load_checkpoint(out / BEST)
+        epoch = best['epoch']
+        model.load_state_dict({name.removeprefix('model.'): value for name, value in best['state_dict'].items()
+                               if name.startswith('model.')})
     model.eval()
+    trained = time.perf_counter()
+    scorer = model.scorer()
+    solved = time.perf_counter()
+    test = evaluators['test'](scorer)
+    tested = time.perf_counter()
     result = {
+        'model': recipe.model.name,
         'dataset': data.name,
         'checksum': data.checksum,
         'protocol': settings.protocol,
@@ -267,17 +279,19 @@ def _finish(settings: Settings, split: Split, model: TVDiff, module: Recommender
         'split_seed': recipe.dataset.split_seed,
         'split_checksum': split_checksum(data),
         'seed': settings.seed,
-        'epoch': best['epoch'],
+        'epoch': epoch,
         'epochs': len(module.history),
         'stopped': stopped,
-        'test': evaluators['test'](model.scorer()).mean,
-        'validation': evaluators['validation'](model.scorer()).mean if 'validation' in evaluators else None,
+        'test': test.mean,
+        'validation': evaluators['validation'](scorer).mean if 'validation' in evaluators else None,
         'dropped': dict(data.dropped),
         'users': split.train.num_users,
         'items': split.train.num_items,
         'pairs': {'train': split.train.num_interactions, 'test': split.test.num_interactions,
                   'validation': split.validation.num_interactions if split.validation is not None else 0},
         'wall_s': round(time.perf_counter() - started + module.earlier_seconds, 2),
+        'train_s': round(sum(row['seconds'] for row in module.history) if model.trains else solved - trained, 2),
+        'test_s': round(tested - solved, 2),
         'peak_rss_mb': round(peak_rss_mb(), 1),
         'device': f'{module.generator.device.type if module.generator else "cpu"}, {platform.machine()}, '
                   f'{torch.get_num_threads()} threads',
@@ -285,7 +299,9 @@ def _finish(settings: Settings, split: Split, model: TVDiff, module: Recommender
     }
     save_weights(model.state_dict(), out / WEIGHTS)
     result['files'] = {name: file_sha256(out / name) for name in _HASHED}
-    plot_training(module.history, best['epoch'], split.selected_on, recipe.loss.temperature, out / PLOT)
+    save_weights({'users': test.users, **test.per_user}, out / PER_USER)
+    if epoch is not None:
+        plot_training(module.history, epoch, split.selected_on, recipe.loss.temperature, out / PLOT)
     write_json(out / METRICS, result)
     return Run(out, recipe, split, model, result)
 
@@ -338,6 +354,8 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
         module.restore_history(checkpoint)
         if _patience_ran_out(checkpoint):
             return 'patience'
+        if module.out_of_time:
+            return 'max_minutes'
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator='auto', devices=1, max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
@@ -350,7 +368,9 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
             raise TrainingInterrupted(f'interrupted: {go_on}') from error
         if trainer.interrupted or trainer.received_sigterm:
             raise TrainingInterrupted(f'terminated: {go_on}')
-    return 'patience' if early.wait_count >= early.patience else 'max_epochs'
+    if early.wait_count >= early.patience:
+        return 'patience'
+    return 'max_minutes' if module.out_of_time else 'max_epochs'
 
 
 def _load_checkpoint(path: Path) -> Dict[str, Any]:
@@ -388,15 +408,16 @@ def _check_resume(out: Path, settings: Settings) -> Optional[Run]:
         raise RunError(f"{out} is not a run folder (it has no {CONFIG}): there is nothing to resume")
     old, new = _flat(read_settings(out).to_dict()), _flat(settings.to_dict())
     for key in new:
-        if new[key] != old.get(key) and key not in ('training.max_epochs', 'data_root'):
+        if new[key] != old.get(key) and key not in GROW:
             raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: leave that setting out, or "
                            f"train into another folder")
     if not (out / METRICS).is_file():
         return None
     finished = Run.load(out)
-    if finished.metrics['stopped'] == 'patience' or finished.metrics['epochs'] >= settings.recipe.training.max_epochs:
-        return finished
-    return None
+    stopped, training = finished.metrics['stopped'], settings.recipe.training
+    more_epochs = finished.metrics['epochs'] < training.max_epochs
+    more_minutes = training.max_minutes is None or finished.metrics['train_s'] < 60 * training.max_minutes
+    return None if stopped in ('max_epochs', 'max_minutes') and more_epochs and more_minutes else finished
 
 
 def _flat(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:

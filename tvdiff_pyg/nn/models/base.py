@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
+from tvdiff_pyg.typing import Scorer
 
 
 class InteractionModel(torch.nn.Module):
@@ -11,11 +12,25 @@ class InteractionModel(torch.nn.Module):
 
     Args:
         interactions: the training interactions.
+
+    Attributes:
+        pairwise: whether ``training_loss``, where there is one, takes batches of pairs instead of users.
     """
+
+    pairwise: bool = False
 
     def __init__(self, interactions: InteractionMatrix) -> None:
         super().__init__()
         self.interactions = interactions
+
+    def scorer(self) -> Scorer:
+        """Return the function from user indices ``[B]`` to scores ``[B, N]``; every model has its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no 'scorer'")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it learns by gradient steps on a ``training_loss``; otherwise ``scorer`` solves it in closed form."""
+        return hasattr(self, 'training_loss')
 
     @property
     def num_users(self) -> int:

@@ -104,11 +104,16 @@ class TVDiff(InteractionModel):
             adj_t = interactions.adj_t()
             self.graph = denoiser.conv.prepare(adj_t.to(denoiser.item_weight.dtype))
 
+    @property
+    def pairwise(self) -> bool:  # type: ignore[override]
+        """Whether it trains on pairs."""
+        return self.loss.uses_entropy and self.loss.entropy.pairwise
+
     def training_loss(self, batch: Batch, generator: Optional[torch.Generator] = None) -> LossTerms:
         """Return the loss of a batch and its terms.
 
         Args:
-            batch: users, or pairs where ``loss.entropy.pairwise``.
+            batch: users, or pairs where :attr:`pairwise`.
             generator: source of steps, noise, dropout and negatives.
 
         Raises:
@@ -117,8 +122,12 @@ class TVDiff(InteractionModel):
         t, weight = self.timesteps(batch.users.numel(), batch.users.device, generator)
         step = self._factored_step if self.engine == 'factored' else self._dense_step
         energy, entropy = step(batch, t, generator)  # [B] each
+        energy = self._weighted(energy, t)
         self.timesteps.update(t, self.loss.free_energy(energy, entropy).detach())
         return self.loss(energy, entropy, self.num_items, weight)
+
+    def _weighted(self, energy: Tensor, t: Tensor) -> Tensor:
+        return energy
 
     def _dense_step(self, batch: Batch, t: Tensor,
                     generator: Optional[torch.Generator]) -> Tuple[Tensor, Optional[Tensor]]:

@@ -1,0 +1,181 @@
+"""Accuracy of TV-Diff and its peers: the same data, protocol, loop, tuning budget and tests for every model.
+
+``python -m benchmarks.accuracy --datasets lastfm --models tv-diff lightgcn ease --seeds 0 1 2 --protocol both
+--data-root DIR --work FOLDER [--budget-minutes B]``
+
+Per data set and model, settings are searched on validation (the first setting and nine random ones, the same number
+and the same minutes for every model; the draws depend on data set and model alone); then a cell is trained for each
+protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: their first setting is
+carried over. Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run resumes from its
+last epoch. ``python -m benchmarks.report`` makes the tables and plots from the JSON files.
+"""
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from base64 import b64encode
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting
+from tvdiff_pyg.training.files import write_json
+from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS
+from tvdiff_pyg.training.run import CONFIG, LOG, METRICS, PER_USER
+
+RESULTS = Path(__file__).parent / 'results' / 'accuracy'
+SEARCHED_ON = 'recall@20'
+GRADIENT = [name for name, settings in MODEL_SETTINGS.items() if 'training' in settings.others]
+SEEDED = [*GRADIENT, 'ials']  # the others come out the same whatever the seed
+
+
+def draw_setting(dataset: str, model: str, number: int) -> Settings:
+    """Return the setting of a trial: the first one, or a random draw that depends on its number alone."""
+    first = first_setting(dataset, model)
+    if number == 0:
+        return first
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space: Dict[str, Any] = {
+        name: optuna.distributions.CategoricalDistribution(choice.values) if isinstance(choice, Choice)
+        else optuna.distributions.FloatDistribution(choice.low, choice.high, log=True)
+        for name, choice in MODELS[model].space.items()}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(zlib.crc32(f'{dataset}/{model}'.encode())))
+    drawn = [study.ask(space).params for _ in range(number)][-1]
+    return {**first, **{name: float(f'{value:.3g}') if isinstance(value, float) else value
+                        for name, value in drawn.items()}}
+
+
+def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, settings: Settings,
+          minutes: Optional[float], data_root: Optional[str]) -> Dict[str, Any]:
+    """Run ``tvdiff fit`` into a folder, or go on with it, or read it, and return its metrics."""
+    limit = [f"--training.max_minutes={minutes or 'null'}"] if model in GRADIENT else []
+    call = [sys.executable, '-m', 'tvdiff_pyg', 'fit', '--out', str(folder), *limit]
+    if (folder / CONFIG).is_file():
+        call += ['--resume']
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # stopped before it had begun
+        call += [f'--dataset.name={dataset}', f'--model.name={model}', '--protocol', protocol, '--seed', str(seed)]
+        call += [f'--{name}={json.dumps(value) if isinstance(value, (bool, list)) else value}'
+                 for name, value in settings.items()]
+        call += ['--data-root', data_root] if data_root else []
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f'{folder.name}.log'), 'a', encoding='utf-8') as log:
+        if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
+            raise RuntimeError(f'{folder} failed: see {log.name}')
+    metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+    return metrics
+
+
+def search(dataset: str, model: str, work: Path, results: Path, trials: int, minutes: float,
+           data_root: Optional[str]) -> Dict[str, Any]:
+    """Search a model's settings on validation, or go on, and return the record of the trials."""
+    path = results / dataset / model / 'search.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record: Dict[str, Any] = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {
+        'dataset': dataset, 'model': model, 'selected_on': f'validation {SEARCHED_ON}', 'seed': 0,
+        'minutes_a_trial': minutes, 'source_of_first': MODELS[model].source,
+        'space': {name: [*choice] if not isinstance(choice, Choice) else list(choice.values)
+                  for name, choice in MODELS[model].space.items()}, 'trials': []}
+    wanted = trials if MODELS[model].space else 1
+    for number in range(len(record['trials']), wanted):
+        settings = draw_setting(dataset, model, number)
+        folder = work / dataset / model / f'trial-{number}'
+        trial: Dict[str, Any] = {'number': number, 'settings': settings}
+        try:
+            metrics = train(folder, dataset, model, 'holdout', 0, settings, record['minutes_a_trial'], data_root)
+            trial.update({'validation': metrics['validation'][SEARCHED_ON], 'stopped': metrics['stopped'],
+                          'epochs': metrics['epochs'], 'train_s': metrics['train_s'], 'wall_s': metrics['wall_s']})
+        except RuntimeError as error:
+            log = folder.with_name(f'{folder.name}.log').read_text(encoding='utf-8').splitlines()
+            if not log or 'with a lower training.lr' not in log[-1]:  # it did not diverge
+                raise
+            trial.update({'validation': 0.0, 'stopped': f'diverged: {error}', 'epochs': 0, 'train_s': 0, 'wall_s': 0})
+        record['trials'].append(trial)
+        record['best'] = max(record['trials'], key=lambda t: t['validation'])['number']
+        write_json(path, record)
+        print(f"{dataset} {model} trial {number}: validation {trial['validation']:.4f}, {trial['stopped']}, "
+              f"{trial['wall_s']:.0f} s, {settings}", flush=True)
+        for other in record['trials']:
+            if other['number'] != record['best']:
+                shutil.rmtree(work / dataset / model / f"trial-{other['number']}", ignore_errors=True)
+    return record
+
+
+def cell(folder: Path, metrics: Dict[str, Any], settings: Settings, chosen: str) -> Dict[str, Any]:
+    """Return what is kept of a finished run: figures, curve and the test part's values user by user."""
+    metrics = {name: value for name, value in metrics.items() if name != 'files'}
+    out = {'model': metrics['model'], 'dataset': metrics['dataset'], 'protocol': metrics['protocol'],
+           'seed': metrics['seed'], 'settings': settings, 'chosen': chosen,
+           'converged': metrics['stopped'] in ('patience', 'closed form'), 'metrics': metrics, 'curve': []}
+    if (folder / LOG).is_file():
+        with open(folder / LOG, encoding='utf-8') as log:
+            seconds = 0.0
+            for row in csv.DictReader(log):
+                seconds += float(row['seconds'])
+                out['curve'].append({'epoch': int(row['epoch']), 'seconds': round(seconds, 2), **{
+                    name: round(float(value), 6) for name, value in row.items()
+                    if name.endswith(('recall@20', 'ndcg@20'))}})
+    values = load_file(folder / PER_USER)
+    out['per_user'] = {name: b64encode(zlib.compress(values[name].astype(np.float16).tobytes(), 9)).decode()
+                       for name in ('recall@20', 'ndcg@20')}
+    return out
+
+
+def main(argv: Any = None) -> List[Path]:
+    """Search, train and write; return the cells' files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--datasets', nargs='+', choices=list(DATASETS), default=list(DATASETS))
+    parser.add_argument('--models', nargs='+', choices=list(MODELS), default=list(MODELS))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--protocol', choices=('holdout', 'paper', 'both'), default='both')
+    parser.add_argument('--trials', type=int, default=10, help='settings that are tried for each model')
+    parser.add_argument('--trial-minutes', type=float, default=6, help='of training, at most, for each trial')
+    parser.add_argument('--budget-minutes', type=float, help='of training, at most, for each cell')
+    parser.add_argument('--data-root', default=None)
+    parser.add_argument('--work', default='runs/accuracy', help='folder of the run folders')
+    parser.add_argument('--results', default=str(RESULTS), help='folder of the JSON files')
+    parser.add_argument('--search-only', action='store_true')
+    options = parser.parse_args(argv)
+    work, results = Path(options.work), Path(options.results)
+    protocols: Sequence[str] = ('holdout', 'paper') if options.protocol == 'both' else (options.protocol,)
+    files: List[Path] = []
+    for dataset in options.datasets:
+        for model in options.models:
+            settings, best, chosen = first_setting(dataset, model), None, f'carried over: {MODELS[model].source}'
+            if DATASETS[dataset].searched:
+                record = search(dataset, model, work, results, options.trials, options.trial_minutes, options.data_root)
+                best, chosen = record['best'], f"best of {len(record['trials'])} trials on validation"
+                settings = record['trials'][best]['settings']
+            if options.search_only:
+                continue
+            for protocol in protocols:
+                for seed in options.seeds if model in SEEDED else [0]:
+                    path = results / dataset / model / f'{protocol}-seed{seed}.json'
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    files.append(path)
+                    if path.is_file():
+                        continue
+                    folder = work / dataset / model / f'{protocol}-seed{seed}'
+                    trial = work / dataset / model / f'trial-{best}'
+                    if (protocol, seed) == ('holdout', 0) and (trial / CONFIG).is_file() and not folder.exists():
+                        trial.rename(folder)  # the same run, begun by the search
+                    metrics = train(folder, dataset, model, protocol, seed, settings, options.budget_minutes,
+                                    options.data_root)
+                    write_json(path, cell(folder, metrics, settings, chosen))
+                    print(f"{dataset} {model} {protocol} seed {seed}: test recall@20 "
+                          f"{metrics['test']['recall@20']:.4f} ndcg@20 {metrics['test']['ndcg@20']:.4f}, "
+                          f"{metrics['stopped']}, {metrics['wall_s']:.0f} s", flush=True)
+    return files
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,114 @@
+"""What the accuracy benchmark tries for each model: a first setting, and the space that it searches on validation.
+
+To add a model, give it an entry in :data:`MODELS`; to add a data set, one in :data:`DATASETS`.
+"""
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple, Tuple
+
+import yaml
+
+from tvdiff_pyg.training.recipe import recipe_path
+
+Settings = Dict[str, Any]  # 'group.name' -> value, as on the command line of 'tvdiff fit'
+
+
+class DatasetPlan(NamedTuple):
+    """How a data set is run.
+
+    Attributes:
+        searched: whether settings are searched; otherwise the first one of each model is carried over.
+        recipe: what TV-Diff's first setting departs from.
+    """
+
+    searched: bool
+    recipe: Settings
+
+
+class Choice(NamedTuple):
+    """One of some values."""
+
+    values: Tuple[Any, ...]
+
+
+class LogRange(NamedTuple):
+    """A number, uniform in its logarithm."""
+
+    low: float
+    high: float
+
+
+class ModelPlan(NamedTuple):
+    """How a model is run.
+
+    Attributes:
+        first: the setting of the first trial: published, or the authors' default.
+        space: what the other trials draw, by setting.
+        source: where the first setting is from.
+    """
+
+    first: Settings
+    space: Dict[str, Any]
+    source: str
+
+
+def _recipe(name: str) -> Settings:
+    """Return a recipe's settings flat, at a width that two cores can search."""
+    groups = yaml.safe_load(recipe_path(name).read_text(encoding='utf-8'))
+    flat = {f'{group}.{key}': value for group, values in groups.items() if group != 'dataset'
+            for key, value in values.items()}
+    return {**flat, 'model.hidden_channels': 256}
+
+
+DATASETS: Dict[str, DatasetPlan] = {
+    'movielens-small': DatasetPlan(True, _recipe('movielens-small')),
+    'lastfm': DatasetPlan(True, _recipe('lastfm')),
+    'amazon-beauty': DatasetPlan(True, _recipe('amazon-beauty')),
+    'ml-1m': DatasetPlan(True, _recipe('ml-1m')),
+    'gowalla': DatasetPlan(False, _recipe('gowalla')),
+    'yelp2018': DatasetPlan(False, _recipe('yelp2018')),
+}
+
+_PAIRS: Settings = {'training.batch_size': 2048, 'training.lr': 1e-3, 'training.patience': 20}
+_PAIRS_SPACE = {
+    'model.hidden_channels': Choice((64, 128, 256)), 'model.regularization': LogRange(1e-5, 1e-1),
+    'training.lr': LogRange(5e-4, 2e-2), 'training.batch_size': Choice((2048, 8192)),
+}
+
+MODELS: Dict[str, ModelPlan] = {
+    'tv-diff': ModelPlan({}, {
+        'training.lr': LogRange(3e-4, 3e-3), 'loss.reduction': Choice(('mean', 'sum')),
+        'loss.temperature': Choice((0.5, 1.0, 2.0, 5.0, 10.0)), 'sampler.gamma': Choice((0.02, 0.05, 0.1, 0.2)),
+        'model.dropout': Choice((0.3, 0.5, 0.7)), 'diffusion.scale': LogRange(1e-5, 1e-2),
+    }, "the data set's recipe at d = 256"),
+    'diffrec': ModelPlan({
+        'model.hidden_channels': 1000, 'model.time_channels': 10, 'model.reweight': True, 'diffusion.num_steps': 5,
+        'diffusion.scale': 1e-4, 'diffusion.beta_min': 5e-4, 'diffusion.beta_max': 5e-3, 'training.batch_size': 400,
+        'training.lr': 1e-4, 'training.patience': 20,
+    }, {
+        'model.hidden_channels': Choice((256, 512, 1000)), 'model.dropout': Choice((0.3, 0.5, 0.7)),
+        'model.reweight': Choice((True, False)), 'diffusion.num_steps': Choice((5, 10, 40)),
+        'diffusion.scale': LogRange(1e-4, 1e-1), 'training.lr': LogRange(5e-5, 2e-3),
+    }, 'the authors\' setting for a sparse set (arXiv 2304.04971, their inference script)'),
+    'lightgcn': ModelPlan({'model.hidden_channels': 64, 'model.num_layers': 3, 'model.regularization': 1e-4, **_PAIRS},
+                          {**_PAIRS_SPACE, 'model.num_layers': Choice((1, 2, 3, 4))}, 'arXiv 2002.02126'),
+    'bpr-mf': ModelPlan({'model.hidden_channels': 64, 'model.regularization': 1e-4, **_PAIRS}, _PAIRS_SPACE,
+                        "LightGCN's"),
+    'gf-cf': ModelPlan({'model.hidden_channels': 256, 'model.alpha': 0.3},
+                       {'model.hidden_channels': Choice((32, 64, 128, 256, 512)),
+                        'model.alpha': Choice((0.0, 0.1, 0.2, 0.3, 0.5, 1.0))}, 'arXiv 2108.07567'),
+    'ease': ModelPlan({'model.regularization': 200.0}, {'model.regularization': LogRange(1.0, 5000.0)},
+                      'as reported for Gowalla'),
+    'ials': ModelPlan({'model.hidden_channels': 64, 'model.regularization': 0.1, 'model.alpha': 10.0},
+                      {'model.hidden_channels': Choice((32, 64, 128, 256)),
+                       'model.regularization': LogRange(1e-2, 1e2), 'model.alpha': LogRange(0.5, 50.0)}, 'ours'),
+    'item-knn': ModelPlan({'model.num_neighbors': 100, 'model.regularization': 0.0},
+                          {'model.num_neighbors': Choice((10, 20, 50, 100, 200, 500)),
+                           'model.regularization': Choice((0.0, 1.0, 5.0, 10.0, 50.0, 100.0))}, 'ours'),
+    'popularity': ModelPlan({}, {}, 'none'),
+}
+
+
+def first_setting(dataset: str, model: str) -> Settings:
+    """Return the setting of the first trial."""
+    return DATASETS[dataset].recipe if model == 'tv-diff' else MODELS[model].first
