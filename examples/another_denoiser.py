@@ -28,7 +28,7 @@ class RowMLP(torch.nn.Module):
         self.mlp = MLP([num_items + TIME, HIDDEN, num_items], act='tanh', norm=None)
 
     def forward(self, x_t, t):
-        x_t = F.dropout(F.normalize(x_t), 0.5, self.training)
+        x_t = F.dropout(x_t, 0.5, self.training)  # not normalised: the reverse process feeds outputs back
         return self.mlp(torch.cat([x_t, self.embed(t)], dim=1))
 
 
