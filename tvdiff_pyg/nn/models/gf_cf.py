@@ -101,7 +101,8 @@ class GFCF(InteractionModel):
     def _lanczos(self, first: Tensor, second: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the largest eigenvalues and their vectors of A = ``first @ second``, which is symmetric.
 
-        Block Lanczos with full reorthogonalisation and no restart: the basis grows until every residual is small.
+        Block Lanczos with full reorthogonalisation and no restart: the basis grows until every residual is small. A
+        single vector (scipy's ARPACK) misses copies: it finds 5 of the 8 singular values 1 of LastFM's 8 components.
         """
         size, generator = first.size(0), torch.Generator().manual_seed(0)
         count, check = 0, min(5 * max(self.rank, WIDTH), size)
