@@ -347,3 +347,20 @@ def test_lastfm_reports_what_it_dropped(protocol: str, data_root: Path, tmp_path
     assert metrics['pairs']['test'] == 18440 - 2299
     assert metrics['pairs']['train'] + metrics['pairs']['validation'] == 73758
     assert (metrics['validation'] is None) == (protocol == 'paper') == (metrics['pairs']['validation'] == 0)
+
+
+@pytest.mark.parametrize('name', [['--model.name', 'ease'], ['--model.name=ease']], ids=' '.join)
+def test_a_baseline_on_a_file_of_ones_own(name: list, ratings_file: Path, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture) -> None:
+    """The recipe for such files is TV-Diff's; another model starts from its own defaults."""
+    main(['fit', '--dataset.path', str(ratings_file), *name, '--model.regularization', '30', '--training.ks', '[20]',
+          '--out', str(tmp_path / 'run')])
+    assert 'ease, protocol holdout, seed 0: solved in closed form' in capsys.readouterr().out
+    main(['recommend', str(tmp_path / 'run'), '--users', 'u03', '-k', '2', '--json'])
+    assert len(json.loads(capsys.readouterr().out)['items']) == 2
+    main(['test', str(tmp_path / 'run'), '--json'])
+    assert json.loads(capsys.readouterr().out)['model'] == 'ease'
+    with pytest.raises(SystemExit):
+        main(['fit', '--recipe', 'lastfm', *name, '--out', str(tmp_path / 'other')])
+    assert "model 'ease' has no such setting: leave it out, or start from --dataset.name" in capsys.readouterr().err
+    assert not (tmp_path / 'other').exists()

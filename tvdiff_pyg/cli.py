@@ -86,7 +86,10 @@ def _settings_files_first(arguments: List[str]) -> List[str]:
             raise ValueError(f"{name} is given twice, as {' and '.join(values[name])}")
     own_file = any(option.partition('=')[0] == '--dataset.path' for option in rest)
     if own_file and not values['--recipe'] and not values['--config'] and '--resume' not in rest:
-        values['--recipe'].append(INTERACTION_FILE)
+        if _option(rest, '--model.name') in (None, 'tv-diff'):
+            values['--recipe'].append(INTERACTION_FILE)
+        elif _option(rest, '--dataset.name') is None:  # that recipe is for TV-Diff
+            rest.insert(0, f'--dataset.name={INTERACTION_FILE}')
     for file in values['--config']:
         _check_config(file)
     files = [str(recipe_path(name)) for name in values['--recipe']] + values['--config']
@@ -96,6 +99,14 @@ def _settings_files_first(arguments: List[str]) -> List[str]:
         files.insert(0, str(folder / CONFIG))
     return ['fit', *(f'--config={file}' for file in files),
             *(f'{name}={value}' for name in ('--recipe', '--out') for value in values[name]), *rest]
+
+
+def _option(arguments: Sequence[str], name: str) -> Optional[str]:
+    """Return the value of an option among arguments of the forms ``--name=value`` and ``--name value``."""
+    for argument, following in zip(arguments, [*arguments[1:], '']):
+        if argument.partition('=')[0] == name:
+            return argument.partition('=')[2] if '=' in argument else following
+    return None
 
 
 def _check_config(file: str) -> None:
