@@ -271,3 +271,10 @@ def test_everything_filtered_away_is_said(tmp_path: Path) -> None:
         InteractionFile(path, validation_path=path, split='leave-one-out')
     with pytest.raises(ValueError, match="'time_column' .* is used only where 'split'"):
         InteractionFile(path, time_column='at')
+
+
+def test_a_ratio_beside_a_test_file_is_refused(tmp_path: Path) -> None:
+    for name in ('train', 'test'):
+        (tmp_path / name).write_text('user,item\na,b\n')
+    with pytest.raises(ValueError, match="'test_ratio' is for one file of all pairs; omit it, or 'test_path'"):
+        InteractionFile(tmp_path / 'train', tmp_path / 'test', test_ratio=0.3)

@@ -57,6 +57,8 @@ class InteractionFile(InMemoryDataset):
         super().__init__(None, transform)
         check_split(split, test_ratio, k_core, options.get('time_column') is not None,
                     test_path is not None or validation_path is not None)
+        if test_path is not None and test_ratio != TEST_RATIO:
+            raise ValueError("'test_ratio' is for one file of all pairs; omit it, or 'test_path'")
         records = read_records(path, **options)
         test = None if test_path is None else read_records(test_path, **options)
         validation = None if validation_path is None else read_records(validation_path, **options)
