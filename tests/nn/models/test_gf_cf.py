@@ -8,18 +8,6 @@ from tvdiff_pyg.nn.models import gf_cf
 from tvdiff_pyg.testing import check_model, planted_blocks
 
 
-def random_rows(num_users, num_items, density=0.4, seed=0):
-    """A random 0/1 matrix with an empty row and an empty column, where there is room for them."""
-    x = (np.random.default_rng(seed).random((num_users, num_items)) < density).astype(float)
-    if num_users > 2 and num_items > 2:
-        x[2], x[:, 1] = 0, 0
-    return x
-
-
-def matrix(x):
-    return InteractionMatrix(torch.from_numpy(np.stack(x.nonzero())), *x.shape)
-
-
 def brute_force(x, rank, alpha):
     """The dense formula, with numpy's full singular value decomposition."""
     def power(degree, exponent):
@@ -32,17 +20,9 @@ def brute_force(x, rank, alpha):
     return x @ (r.T @ r + alpha * power(by_item, -0.5) @ v @ v.T @ power(by_item, 0.5))
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 @pytest.mark.parametrize('num_users, num_items', [(12, 9), (9, 12), (11, 11), (1, 5), (5, 1), (30, 40)])
 @pytest.mark.parametrize('rank, alpha', [(1, 0.3), (3, 2.0), (256, 0.3), (256, 0.0)])
-def test_against_the_dense_formula(num_users, num_items, rank, alpha):
+def test_against_the_dense_formula(num_users, num_items, rank, alpha, random_rows, matrix):
     x = random_rows(num_users, num_items)
     expected = torch.from_numpy(brute_force(x, rank, alpha))
     score = GFCF(matrix(x), rank, alpha).scorer()
@@ -52,7 +32,7 @@ def test_against_the_dense_formula(num_users, num_items, rank, alpha):
 
 
 @pytest.mark.parametrize('copies', [1, 4])
-def test_a_rank_above_that_of_the_matrix(copies):
+def test_a_rank_above_that_of_the_matrix(copies, random_rows, matrix):
     """Users who saw the same make a matrix of rank 3: whatever the null space's vectors are, they must not count."""
     x = np.tile(random_rows(3, 20, 0.5), (copies, 1))
     x[:, 1] = 0
@@ -62,7 +42,7 @@ def test_a_rank_above_that_of_the_matrix(copies):
 
 @pytest.mark.parametrize('num_users, num_items', [(90, 60), (60, 90)])
 @pytest.mark.parametrize('rank', [1, 7, 20])
-def test_lanczos_and_the_dense_way_agree(num_users, num_items, rank, monkeypatch):
+def test_lanczos_and_the_dense_way_agree(num_users, num_items, rank, monkeypatch, random_rows, matrix):
     x = random_rows(num_users, num_items, 0.1)
     expected = torch.from_numpy(brute_force(x, rank, 5.0))
     monkeypatch.setattr(gf_cf, 'DENSE', 0)
@@ -84,7 +64,7 @@ def test_lanczos_finds_a_singular_value_as_often_as_it_occurs(monkeypatch):
     torch.testing.assert_close(GFCF(interactions, 6, 1.0).scorer()(torch.arange(data.num_users)), expected)
 
 
-def test_float32_is_near_float64():
+def test_float32_is_near_float64(random_rows, matrix):
     interactions = matrix(random_rows(50, 40))
     users = torch.arange(50)
     expected = GFCF(interactions, 5).scorer()(users)

@@ -9,18 +9,6 @@ from tvdiff_pyg.nn import IALS
 from tvdiff_pyg.testing import check_model
 
 
-def random_rows(num_users, num_items, density=0.4, seed=0):
-    """A random 0/1 matrix with an empty row and an empty column, where there is room for them."""
-    x = (np.random.default_rng(seed).random((num_users, num_items)) < density).astype(float)
-    if num_users > 2 and num_items > 2:
-        x[2], x[:, 1] = 0, 0
-    return x
-
-
-def matrix(x):
-    return InteractionMatrix(torch.from_numpy(np.stack(x.nonzero())), *x.shape)
-
-
 def solve(x, fixed, regularization, alpha):
     """Each row's factors, given those of the other side: weighted least squares over all its pairs."""
     rows = []
@@ -53,7 +41,7 @@ def float64():
 @pytest.mark.usefixtures('float64')
 @pytest.mark.parametrize('num_users, num_items', [(12, 9), (6, 17), (1, 5), (5, 1)])
 @pytest.mark.parametrize('hidden_channels, alpha, iterations', [(2, 0.0, 1), (3, 40.0, 4), (20, 0.5, 3)])
-def test_against_dense_least_squares(num_users, num_items, hidden_channels, alpha, iterations):
+def test_against_dense_least_squares(num_users, num_items, hidden_channels, alpha, iterations, random_rows, matrix):
     x = random_rows(num_users, num_items)
     expected = torch.from_numpy(brute_force(x, hidden_channels, 0.5, alpha, iterations, 3))
     score = IALS(matrix(x), hidden_channels, 0.5, alpha, iterations, 3).scorer()
@@ -63,14 +51,14 @@ def test_against_dense_least_squares(num_users, num_items, hidden_channels, alph
 
 
 @pytest.mark.usefixtures('float64')
-def test_the_seed_decides():
+def test_the_seed_decides(random_rows, matrix):
     interactions, users = matrix(random_rows(12, 9)), torch.arange(12)
     one, same, other = (IALS(interactions, 4, iterations=2, seed=seed).scorer()(users) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.allclose(one, other)
 
 
 @pytest.mark.usefixtures('float64')
-def test_float32_is_near_float64():
+def test_float32_is_near_float64(random_rows, matrix):
     interactions, users = matrix(random_rows(50, 40)), torch.arange(50)
     expected = IALS(interactions, 5, 1.0).scorer()(users)
     torch.set_default_dtype(torch.float32)
@@ -86,7 +74,7 @@ def test_no_interactions(num_users, num_items):
     assert torch.equal(model.scorer()(torch.arange(num_users)), torch.zeros(num_users, num_items))
 
 
-def test_blas_takes_one_thread_while_it_fits(monkeypatch):
+def test_blas_takes_one_thread_while_it_fits(monkeypatch, random_rows, matrix):
     """The library has its own; more of BLAS make it ten times slower, as it warns."""
     als, pools = pytest.importorskip('implicit.cpu.als'), pytest.importorskip('threadpoolctl')
     fit, threads = als.AlternatingLeastSquares.fit, set()
@@ -106,7 +94,7 @@ def test_contract():
     check_model(lambda interactions: IALS(interactions, 4, 0.1))
 
 
-def test_without_implicit(monkeypatch):
+def test_without_implicit(monkeypatch, random_rows, matrix):
     monkeypatch.setitem(sys.modules, 'implicit.cpu.als', None)
     monkeypatch.setitem(sys.modules, 'implicit', None)
     model = IALS(matrix(random_rows(3, 4)))

@@ -9,18 +9,6 @@ from tvdiff_pyg.nn.models import item_knn
 from tvdiff_pyg.testing import check_model, planted_blocks
 
 
-def random_rows(num_users, num_items, density=0.4, seed=0):
-    """A random 0/1 matrix with an empty row and an empty column, where there is room for them."""
-    x = (np.random.default_rng(seed).random((num_users, num_items)) < density).astype(float)
-    if num_users > 2 and num_items > 2:
-        x[2], x[:, 1] = 0, 0
-    return x
-
-
-def matrix(x):
-    return InteractionMatrix(torch.from_numpy(np.stack(x.nonzero())), *x.shape)
-
-
 def brute_force(x, num_neighbors, shrinkage):
     """Cosine with shrinkage, sorted column by column in plain loops; scores are X S."""
     num_items = x.shape[1]
@@ -36,18 +24,10 @@ def brute_force(x, num_neighbors, shrinkage):
     return x @ s
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 @pytest.mark.parametrize('num_users, num_items', [(12, 9), (6, 17), (1, 5), (5, 1), (40, 30)])
 @pytest.mark.parametrize('num_neighbors, shrinkage', [(1, 0.0), (3, 2.5), (100, 0.0), (100, 10.0)])
 @pytest.mark.parametrize('block', [4, 128])
-def test_against_brute_force(num_users, num_items, num_neighbors, shrinkage, block, monkeypatch):
+def test_against_brute_force(num_users, num_items, num_neighbors, shrinkage, block, monkeypatch, random_rows, matrix):
     monkeypatch.setattr(item_knn, 'BLOCK', block)
     x = random_rows(num_users, num_items)
     score = ItemKNN(matrix(x), num_neighbors, shrinkage).scorer()
@@ -71,7 +51,7 @@ def test_no_neighbors_at_all():
     assert torch.equal(none.scorer()(torch.arange(3)), torch.zeros(3, 4))
 
 
-def test_memory_is_a_block_not_the_catalogue():
+def test_memory_is_a_block_not_the_catalogue(random_rows, matrix):
     """Similarities are kept for the neighbours alone, and none of 0."""
     for density, least in ((0.5, 4 * 49), (0.01, 0)):  # the item without users has no neighbours
         rowptr, col, value = ItemKNN(matrix(random_rows(60, 50, density)), 4)._similarities()
