@@ -26,9 +26,8 @@ os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as the command line does; 
 import torch  # noqa: E402
 
 from tvdiff_pyg.datasets import load_dataset  # noqa: E402
-from tvdiff_pyg.evaluation import RankingEvaluator  # noqa: E402
 from tvdiff_pyg.nn import EASE, GFCF  # noqa: E402
-from tvdiff_pyg.training import Split  # noqa: E402
+from tvdiff_pyg.split import Split  # noqa: E402
 from tvdiff_pyg.training.run import peak_rss_mb, versions  # noqa: E402
 from tvdiff_pyg.typing import Recommender  # noqa: E402
 
@@ -69,7 +68,7 @@ def measure(model: str, dataset: str, data_root: Optional[str] = None) -> Dict[s
     """Fit and rank one pair in this process."""
     published = PUBLISHED[model, dataset]
     split = Split.from_data(load_dataset(dataset, data_root), 'paper')
-    evaluator = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    evaluator = split.evaluator('test', [20])
     started = time.perf_counter()
     scorer = MODELS[model](split, **published.settings).scorer()
     fitted = time.perf_counter()

@@ -12,9 +12,8 @@ from torch_geometric.nn import MLP
 
 from tvdiff_pyg.datasets import load_dataset
 from tvdiff_pyg.diffusion import GaussianDiffusion, NoiseSchedule
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import Popularity, TimeEmbedding
-from tvdiff_pyg.training.data import Split
+from tvdiff_pyg.split import Split
 
 HIDDEN, TIME, NUM_STEPS, BATCH_SIZE, LR = 300, 10, 5, 64, 1e-3
 
@@ -43,8 +42,7 @@ def main(argv=None):
 
     split = Split.from_data(load_dataset(args.dataset, args.data_root), 'holdout')
     train = split.train
-    on_validation = RankingEvaluator(split.validation, [train], [20])
-    on_test = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
     popularity, figures = on_test(Popularity(train).scorer()).mean, {}
     print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}\n")
     for scale in args.scales:

@@ -16,10 +16,9 @@ from torch_geometric.nn import LightGCN
 from torch_geometric.utils import to_torch_csr_tensor
 
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import Popularity
 from tvdiff_pyg.sampling import ARGumbelSampler, PopularitySampler, UniformSampler
-from tvdiff_pyg.training.data import Split
+from tvdiff_pyg.split import Split
 
 CHANNELS, BATCH_SIZE, LR, LAMBDA = 64, 8192, 2e-2, 1e-3
 
@@ -39,8 +38,7 @@ def main(argv=None):
     user, item = train.edge_index
     edge_index = torch.stack([torch.cat([user, item + num_users]), torch.cat([item + num_users, user])])
     adj_t = to_torch_csr_tensor(edge_index, size=(num_users + num_items,) * 2)  # symmetric; faster than edge_index
-    on_validation = RankingEvaluator(split.validation, [train], [20])
-    on_test = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
     popularity, figures = on_test(Popularity(train).scorer()).mean, {}
     print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}")
     samplers = {'uniform': UniformSampler(), 'by popularity': PopularitySampler(),

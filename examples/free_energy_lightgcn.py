@@ -12,11 +12,10 @@ from torch_geometric.nn import LightGCN
 from torch_geometric.utils import to_torch_csr_tensor
 
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import HelmholtzFreeEnergy, Popularity
 from tvdiff_pyg.nn.functional import Entries, energy_and_scores, sampled_dot
 from tvdiff_pyg.sampling import UniformSampler
-from tvdiff_pyg.training.data import Split
+from tvdiff_pyg.split import Split
 
 CHANNELS, NUM_LAYERS, BATCH_SIZE, LR, LAMBDA = 64, 2, 128, 2e-2, 1e-3
 
@@ -35,8 +34,7 @@ def main(argv=None):
     user, item = train.edge_index
     edge_index = torch.stack([torch.cat([user, item + num_users]), torch.cat([item + num_users, user])])
     adj_t = to_torch_csr_tensor(edge_index, size=(num_users + num_items,) * 2)  # symmetric; faster than edge_index
-    on_validation = RankingEvaluator(split.validation, [train], [20])
-    on_test = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
     popularity, figures, sampler = on_test(Popularity(train).scorer()).mean, {}, UniformSampler()
     print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}\n")
     for name, free_energy in (('BPR', None), *((f'free energy, tau = {tau:g}', HelmholtzFreeEnergy(

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch_geometric.nn import HeteroConv, SAGEConv, to_hetero
 
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import Popularity, TVDiffConv
 from tvdiff_pyg.sampling import UniformSampler
-from tvdiff_pyg.training.data import Split
+from tvdiff_pyg.split import Split
 from tvdiff_pyg.transforms import RATED_BY, RATES
 
 RATINGS, SIDE = (RATES, RATED_BY), (('item', 'has', 'genre'), ('genre', 'of', 'item'))
@@ -76,8 +75,7 @@ def main(argv=None):
         difference = max(float((codes()[kind] - same()[kind]).abs().max()) for kind in data.node_types)
     print(f'{data}\n\nto_hetero with the weights of HeteroConv: largest difference of a code {difference:.1e}')
 
-    on_validation = RankingEvaluator(split.validation, [train], [20])
-    on_test = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
     popularity, figures, sampler = on_test(Popularity(train).scorer()).mean, {}, UniformSampler()
     print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}\n")
     user, item = train.edge_index

@@ -12,10 +12,9 @@ from torch_geometric.nn import LightGCN
 from torch_geometric.utils import to_torch_csr_tensor
 
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import Popularity, TVDiffConv
 from tvdiff_pyg.sampling import UniformSampler
-from tvdiff_pyg.training.data import Split
+from tvdiff_pyg.split import Split
 
 CHANNELS, NUM_LAYERS, BATCH_SIZE, LR, LAMBDA = 64, 2, 8192, 2e-2, 1e-3
 
@@ -51,8 +50,7 @@ def main(argv=None):
         difference = float((plain.get_embedding(adj_t) - replaced.get_embedding(adj_t)).abs().max())
     print(f'TVDiffConv with W = I, act=None against LGConv: largest difference of an embedding {difference:.1e}')
 
-    on_validation = RankingEvaluator(split.validation, [train], [20])
-    on_test = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
     popularity, figures, sampler = on_test(Popularity(train).scorer()).mean, {}, UniformSampler()
     print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}\n")
     for name in ('LGConv', 'TVDiffConv', 'TVDiffConv, W from I', 'TVDiffConv, tanh'):

@@ -19,9 +19,8 @@ from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
 from torch_neighbor_sampler import TorchNeighborSampler  # the file beside this one
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import Popularity, TVDiffConv
-from tvdiff_pyg.training.data import Split
+from tvdiff_pyg.split import Split
 from tvdiff_pyg.transforms import RATED_BY, RATES
 
 CHANNELS, NEIGHBORS, BATCH_SIZE, LR = 64, 20, 2048, 5e-3
@@ -79,8 +78,7 @@ def main(argv=None):
             differences.append(float(difference.max()))
             print(f'{name:<40}mean difference {difference.mean():.1e}, largest {difference.max():.1e}')
 
-    on_validation = RankingEvaluator(split.validation, [train], [20])
-    on_test = RankingEvaluator(split.test, split.seen_when_testing, [20])
+    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
     popularity = on_test(Popularity(train).scorer()).mean
     print(f"\npopularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}")
     loader = LinkNeighborLoader(data, None, (RATES, train.edge_index), neg_sampling='triplet', batch_size=BATCH_SIZE,

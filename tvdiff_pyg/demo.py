@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.nn import EASE, Popularity
 from tvdiff_pyg.training import Recipe, Run, fit, load_recipe
 from tvdiff_pyg.training.describe import describe_item, describe_run
@@ -44,10 +43,8 @@ def run_demo(out: Path, seed: int = 0) -> Run:
 
 
 def _baselines(run: Run) -> List[Tuple[str, Dict[str, float], float]]:
-    train, validation, test = run.split.train, run.split.validation, run.split.test
-    assert validation is not None
-    choose, measure = (RankingEvaluator(part, seen, [20]) for part, seen in (
-        (validation, [train]), (test, run.split.seen_when_testing)))
+    train = run.split.train
+    choose, measure = (run.split.evaluator(part, [20]) for part in ('validation', 'test'))
     started = time.perf_counter()
     fitted = {value: EASE(train, value).scorer() for value in EASE_REGULARIZATION}
     best = max(fitted, key=lambda value: choose(fitted[value]).mean['recall@20'])

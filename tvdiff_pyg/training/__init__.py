@@ -1,5 +1,6 @@
 """Training: recipes, the Lightning module, run folders."""
-from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
+from tvdiff_pyg.split import PROTOCOLS, Split
+from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.optimizer import RowLazyAdam
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data, load_recipe, recipe_names, recipe_path

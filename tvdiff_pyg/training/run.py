@@ -21,10 +21,11 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 
 from tvdiff_pyg import __version__
 from tvdiff_pyg.datasets import file_sha256
-from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator, evaluate
+from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import check_k, recommend
-from tvdiff_pyg.training.data import PROTOCOLS, InteractionDataModule, Split
+from tvdiff_pyg.split import PROTOCOLS, Split
+from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.files import write_atomically, write_json, write_text
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule, TrainingInterrupted
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
@@ -147,11 +148,7 @@ class Run:
         Raises:
             ValueError: the run has no such part, or a K above the number of items.
         """
-        held_out = {'test': self.split.test, 'validation': self.split.validation}.get(part)
-        if held_out is None:
-            raise ValueError(f"the run in {self.folder} has no {part} part (protocol {self.split.protocol})")
-        seen = self.split.seen_when_testing if part == 'test' else [self.split.train]
-        return evaluate(self.model, held_out, seen, ks or report_ks(self.recipe, self.split))
+        return self.split.evaluator(part, ks or report_ks(self.recipe, self.split))(self.model.scorer())
 
     def recommend(self, users: Sequence[str], k: int = 10) -> List[Dict[str, Any]]:
         """Return the ``k`` best unseen items of users named by their original ids.
@@ -236,9 +233,8 @@ def fit(
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
         torch.manual_seed(seed)
         model = build_model(recipe, split.train, seed)
-    evaluators = {'test': RankingEvaluator(split.test, split.seen_when_testing, ks)}
-    if split.validation is not None:
-        evaluators['validation'] = RankingEvaluator(split.validation, [split.train], ks)
+    evaluators = {part: split.evaluator(part, ks) for part in ('test', 'validation')
+                  if part == 'test' or split.validation is not None}
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
                                recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
                                recipe.training.max_minutes)
