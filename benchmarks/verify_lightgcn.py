@@ -38,14 +38,12 @@ def export(split: Any, folder: Path) -> None:
     (folder / DATASET).mkdir(parents=True, exist_ok=True)
     users, items = split.train.num_users, split.train.num_items
     files = {f'{part}.inter': ('user_id:token\titem_id:token', getattr(split, part).edge_index.t()) for part in PARTS}
-    files['item'] = ('item_id:token', torch.arange(items).view(-1, 1))
-    for name, (head, rows) in files.items():
+    for name, (head, rows) in {**files, 'item': ('item_id:token', torch.arange(items))}.items():
         np.savetxt(folder / DATASET / f'{DATASET}.{name}', rows.numpy(), '%d', '\t', header=head, comments='')
     generator, size = np.random.default_rng(0), TRAINING['batch_size']
     user, item = split.train.edge_index.numpy()[:, generator.permutation(split.train.num_interactions)[:size]]
     table = generator.normal(0, INITIAL_STD, (users + items, MODEL['hidden_channels'])).astype(np.float32)
-    negative = generator.integers(0, items, size)
-    np.savez(folder / 'probe.npz', table=table, user=user, item=item, negative=negative, num_users=users)
+    np.savez(folder / 'probe.npz', table=table, user=user, item=item, negative=generator.integers(0, items, size))
 
 
 def peer(folder: Path, start: str, seed: int) -> None:
@@ -64,69 +62,59 @@ def peer(folder: Path, start: str, seed: int) -> None:
         'seed': seed, 'embedding_size': MODEL['hidden_channels'], 'n_layers': MODEL['num_layers'],
         'reg_weight': MODEL['regularization'], 'require_pow': True,  # squares, halved, over the batch size: as ours
         'learning_rate': TRAINING['lr'], 'train_batch_size': TRAINING['batch_size'], 'epochs': TRAINING['max_epochs'],
-        'stopping_step': TRAINING['patience'] - 1,  # it stops an epoch later than it says
-        'metrics': ['Recall', 'NDCG'], 'topk': [20], 'valid_metric': 'Recall@20', 'metric_decimal_place': 12,
-        'eval_batch_size': 10 ** 7})
+        'eval_batch_size': 10 ** 7, 'stopping_step': TRAINING['patience'] - 1,  # it stops an epoch later than it says
+        'metrics': ['Recall', 'NDCG'], 'topk': [20], 'valid_metric': 'Recall@20', 'metric_decimal_place': 12})
     init_seed(seed, True)
     data = create_dataset(config)
     train, validation, test = data_preparation(config, data)
     model = LightGCN(config, train.dataset).to(config['device'])
     probe = np.load(folder / 'probe.npz')
-    users = int(probe['num_users'])
-    user, item = (torch.tensor(data.token2id(f'{kind}_id', [str(number) for number in range(count)]))
-                  for kind, count in (('user', users), ('item', len(probe['table']) - users)))
+    user, item = (torch.tensor(data.token2id(f'{kind}_id', [str(number) for number in range(count - 1)]))
+                  for kind, count in (('user', data.user_num), ('item', data.item_num)))  # its first is padding
 
     def ordered(of_users: torch.Tensor, of_items: torch.Tensor) -> np.ndarray:
         return torch.cat([of_users[user], of_items[item]]).detach().numpy()
 
-    def put(table: torch.Tensor) -> None:
-        with torch.no_grad():
-            model.user_embedding.weight[user], model.item_embedding.weight[item] = table[:users], table[users:]
-
-    first = torch.from_numpy(ordered(model.user_embedding.weight, model.item_embedding.weight))
-    put(torch.from_numpy(probe['table']))
+    weights = [model.user_embedding.weight, model.item_embedding.weight]
+    first = torch.from_numpy(ordered(*weights))
+    if start == 'normal':
+        first.normal_(std=INITIAL_STD)
+    weights[0].data[user], weights[1].data[item] = torch.from_numpy(probe['table']).tensor_split([len(user)])
     loss = model.calculate_loss({model.USER_ID: user[probe['user']], model.ITEM_ID: item[probe['item']],
                                  model.NEG_ITEM_ID: item[probe['negative']]})
     loss.backward()
-    probed = {'probe_z': ordered(*model.forward()), 'probe_loss': loss.detach().numpy(),
-              'probe_gradient': ordered(model.user_embedding.weight.grad, model.item_embedding.weight.grad)}
-    if start == 'normal':
-        first = torch.empty_like(first).normal_(std=INITIAL_STD)
-    put(first)
+    out = {'probe_z': ordered(*model.forward()), 'probe_loss': loss.detach().numpy(), 'first': first.numpy(),
+           'probe_gradient': ordered(*(weight.grad for weight in weights))}
+    weights[0].data[user], weights[1].data[item] = first.tensor_split([len(user)])
     model.zero_grad()
-
-    trainer, history = Trainer(config, model), []
-    started = time.perf_counter()
-    trainer.fit(train, validation, verbose=False, callback_fn=lambda epoch, score: history.append(score))
-    seconds = time.perf_counter() - started
+    trainer, times = Trainer(config, model), [time.perf_counter()]
+    trainer.fit(train, validation, verbose=False, callback_fn=lambda *_: times.append(time.perf_counter()))
     model.load_state_dict(torch.load(trainer.saved_model_file, weights_only=False)['state_dict'])
     model.restore_user_e = model.restore_item_e = None  # those of the last epoch
     own = {f'{part}/{name}': float(value) for part, loader in (('validation', validation), ('test', test))
            for name, value in trainer.evaluate(loader, load_best_model=False).items()}
-    best = max(range(len(history)), key=lambda epoch: (history[epoch], epoch))
-    about = json.dumps({'epoch': best, 'epochs': len(history), 'train_s': round(seconds, 2), 'own': own})
-    np.savez(folder / f'peer-{start}-{seed}.npz', first=first.numpy(), z=ordered(*model.forward()), about=about, **probed)
+    about = json.dumps({'epoch': len(times) - 2 - trainer.cur_step, 'epochs': len(times) - 1,
+                        'train_s': times[-1] - times[0], 'own': own})
+    np.savez(folder / f'peer-{start}-{seed}.npz', z=ordered(*model.forward()), about=about, **out)
     print(start, seed, about, flush=True)
 
 
-def check_probe(split: Any, folder: Path, found: Any) -> Dict[str, float]:
+def check_probe(split: Any, folder: Path, found: Any) -> Dict[str, Any]:
     """Return the largest differences between the two for the same table and batch."""
     from tvdiff_pyg.nn import LightGCN
     from tvdiff_pyg.typing import Batch
     probe = np.load(folder / 'probe.npz')
     user, item, negative = (torch.from_numpy(probe[name]) for name in ('user', 'item', 'negative'))
     model = LightGCN(split.train, **MODEL)
-    weight = model.network.embedding.weight
-    weight.data.copy_(torch.from_numpy(probe['table']))
+    weight: Any = model.network.embedding.weight
+    weight.data = torch.from_numpy(probe['table'])
     with mock.patch.object(model.sampler, 'forward', return_value=(torch.arange(user.numel()), negative)):
         loss = model.training_loss(Batch(user, item)).loss
     loss.backward()
-    assert weight.grad is not None
     out = {}
     for name, mine in (('z', model.embeddings()), ('gradient', weight.grad), ('loss', loss)):
         theirs = torch.from_numpy(found[f'probe_{name}'])
-        out.update({f'largest_{name}': theirs.abs().max().item(),
-                    f'largest_difference_{name}': (mine - theirs).abs().max().item()})
+        out[name] = {'largest': theirs.abs().max().item(), 'largest_difference': (mine - theirs).abs().max().item()}
     return out
 
 
@@ -134,18 +122,16 @@ def ours(split: Any, folder: Path, start: str, seed: int, data_root: Any) -> Dic
     """Train ours as ``tvdiff fit`` does, ``xavier`` from the peer's first embeddings."""
     from tvdiff_pyg.nn import LightGCN
     from tvdiff_pyg.training import Recipe, fit
-    model: Any = {'name': 'lightgcn', **MODEL}
-    recipe = Recipe.from_dict({'dataset': {'name': DATASET}, 'model': model, 'training': TRAINING})
+    recipe = Recipe.from_dict({'dataset': {'name': DATASET}, 'model': {'name': 'lightgcn', **MODEL},
+                               'training': TRAINING})
+    out, own = folder / f'ours-{start}-{seed}', LightGCN.reset_parameters
 
     def reset(self: LightGCN) -> None:
-        first = np.load(folder / f'peer-{start}-{seed}.npz')['first']
-        self.network.embedding.weight.data.copy_(torch.from_numpy(first))
+        self.network.embedding.weight.data = torch.from_numpy(np.load(folder / f'peer-{start}-{seed}.npz')['first'])
 
-    out, own = folder / f'ours-{start}-{seed}', LightGCN.reset_parameters
     with mock.patch.object(LightGCN, 'reset_parameters', reset if start == 'xavier' else own):
-        run = fit(recipe, out, data_root, seed=seed, resume=out.exists(), progress=False)
-    model = run.model
-    return {'by': 'ours', 'start': start, 'seed': seed, **rank(split, model.embeddings().detach()),
+        run: Any = fit(recipe, out, data_root, seed=seed, resume=out.exists(), progress=False)
+    return {'by': 'ours', 'start': start, 'seed': seed, **rank(split, run.model.embeddings().detach()),
             **{name: run.metrics[name] for name in ('epoch', 'epochs', 'train_s')}}
 
 
@@ -155,17 +141,17 @@ def rank(split: Any, z: torch.Tensor) -> Dict[str, Any]:
     code, table = z.split([split.train.num_users, split.train.num_items])
     out = {}
     for part, seen in (('validation', [split.train]), ('test', split.seen_when_testing)):
-        mean = RankingEvaluator(getattr(split, part), seen, [20])(lambda users: code[users] @ table.t()).mean
-        out.update({f'{part}/{name}': value for name, value in mean.items() if f'{part}/{name}' in METRICS})
-    return out
+        found = RankingEvaluator(getattr(split, part), seen, [20])(lambda users: code[users] @ table.t())
+        out.update({f'{part}/{name}': value for name, value in found.mean.items()})
+    return {name: out[name] for name in METRICS}
 
 
 def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Return the means over the seeds of each metric: ours, the peer's, and the difference in percent."""
     out = []
     for start, theirs in (('xavier', 'xavier'), ('normal', 'normal'), ('normal', 'xavier')):
-        a = [row for row in rows if (row['by'], row['start']) == ('ours', start)]
-        b = [row for row in rows if (row['by'], row['start']) == ('recbole', theirs)]
+        a, b = ([row for row in rows if (row['by'], row['start']) == side]
+                for side in (('ours', start), ('recbole', theirs)))
         for metric in METRICS if a and b else []:
             x, y = (statistics.mean(row[metric] for row in side) for side in (a, b))
             out.append({'start': start, 'peer_start': theirs, 'metric': metric, 'ours': x, 'recbole': y,
@@ -174,15 +160,14 @@ def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def main(argv: Any = None) -> None:
-    """Do one of the halves."""
+    """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    half = parser.add_mutually_exclusive_group(required=True)
     for name in ('export', 'peer', 'ours'):
-        half.add_argument(f'--{name}', type=Path, metavar='FOLDER')
+        parser.add_argument(f'--{name}', type=Path, metavar='FOLDER')
     parser.add_argument('--starts', nargs='+', choices=STARTS, default=list(STARTS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--data-root', default=None)
-    parser.add_argument('--json', default=None)
+    parser.add_argument('--json', default=os.devnull)
     options = parser.parse_args(argv)
     cells = [(start, seed) for start in options.starts for seed in options.seeds]
     if options.peer:
@@ -190,27 +175,24 @@ def main(argv: Any = None) -> None:
             if not (options.peer / f'peer-{start}-{seed}.npz').is_file():
                 peer(options.peer.absolute(), start, seed)
         return
-
     from tvdiff_pyg.datasets import load_dataset
     from tvdiff_pyg.training import Split
     split = Split.from_data(load_dataset(DATASET, options.data_root), 'holdout')
     if options.export:
         export(split, options.export)
-    else:
-        rows: List[Dict[str, Any]] = []
-        result: Dict[str, Any] = {'dataset': DATASET, 'protocol': split.protocol, 'settings': {**MODEL, **TRAINING}}
-        for start, seed in cells:
-            file = options.ours / f'peer-{start}-{seed}.npz'
-            if file.is_file():
-                found = np.load(file)
-                result['probe'] = check_probe(split, options.ours, found)
-                rows.append({'by': 'recbole', 'start': start, 'seed': seed, **rank(split, torch.from_numpy(found['z'])),
-                             **json.loads(str(found['about']))})
-            rows.append(ours(split, options.ours, start, seed, options.data_root))
-            result.update(summary=summary(rows), rows=rows)
-            if options.json:
-                Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
-        print(json.dumps(result, indent=1))
+    rows: List[Dict[str, Any]] = []
+    result: Dict[str, Any] = {'dataset': DATASET, 'settings': {**MODEL, **TRAINING}, 'rows': rows}
+    for start, seed in cells if options.ours else []:
+        file = options.ours / f'peer-{start}-{seed}.npz'
+        if file.is_file():
+            found = np.load(file)
+            result['probe'] = check_probe(split, options.ours, found)
+            metrics, about = rank(split, torch.from_numpy(found['z'])), json.loads(str(found['about']))
+            rows.append({'by': 'recbole', 'start': start, 'seed': seed, **metrics, **about})
+        rows.append(ours(split, options.ours, start, seed, options.data_root))
+        result['summary'] = summary(rows)
+        print(rows[-2:], flush=True)
+        Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':
