@@ -72,18 +72,20 @@ def compare(found: Dict[str, List[Cell]]) -> Dict[str, Tuple[float, float]]:
 def headline(found: Dict[str, List[Cell]], compared: Dict[str, Tuple[float, float]]) -> str:
     """Say who wins, before anything else."""
     best = max(found, key=lambda model: _mean(found[model], lambda cell: cell['metrics']['test'][METRICS[0]]))
+    missing = [model for model in MODELS if model not in found]
+    partial = f" Not run yet: {', '.join(missing)}." if missing else ''
     if OURS not in found:
         return f'Best so far: {best}; TV-Diff has not been run.'
     better = [(model, *compared[model]) for model in compared if compared[model][0] > 0]
     if not better:
         runner, (difference, p) = max(compared.items(), key=lambda item: item[1][0]) if compared else ('', (0, 1))
-        return 'TV-Diff wins.' if not runner else (
-            f'TV-Diff wins; next is {runner} at {difference:+.1%} Recall@20 '
-            f"({'significant' if p < ALPHA else 'not significant'}).")
+        return 'TV-Diff alone has been run.' if not runner else (
+            f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
+            f"({'significant' if p < ALPHA else 'not significant'}).{partial}")
     names = ', '.join(f"{'the simple ' if model in SIMPLE else ''}{model} ({difference:+.1%}, "
                       f"{'significant' if p < ALPHA else 'not significant'})"
                       for model, difference, p in sorted(better, key=lambda item: -item[1]))
-    return f'**TV-Diff does not win: beaten in Recall@20 by {names}.**'
+    return f'**TV-Diff does not win: beaten in Recall@20 by {names}.**{partial}'
 
 
 def command(dataset: str, model: str, protocol: str, seeds: str = '0 1 2') -> str:
@@ -113,7 +115,7 @@ def table(results: Path, dataset: str, protocol: str) -> List[str]:
             lines.append(f'| {model} | | | | | | {command(dataset, model, protocol)} | | | |{published}')
             continue
         cells = found[model]
-        difference = ['', ''] if model not in compared else [f'{compared[model][0]:+.1%}', f'{compared[model][1]:.2g}']
+        difference = ['', ''] if model not in compared else [f'{compared[model][0]:+.1%}', f'{compared[model][1]:.2g}' if compared[model][1] > 1e-99 else '< 1e-99']
         late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'
         users = np.frombuffer(zlib.decompress(b64decode(cells[0]['per_user'][METRICS[0]])), np.float16).size
         lines.append(
@@ -179,7 +181,7 @@ def main(argv: Any = None) -> str:
     results = Path(parser.parse_args(argv).results)
     lines = ['# Accuracy', '', 'Made by `python -m benchmarks.report` from the JSON files beside it; the cells come '
              'from `python -m benchmarks.accuracy ... --data-root DIR`. An empty row names the options that fill it. '
-             'What was done the same for all, and what these tables do not say: '
+             'TV-Diff has d = 256 (published: 1000). What was done the same for all, and what these tables do not say: '
              '[benchmarks/README.md](../../README.md).', '']
     for dataset in DATASETS:
         drawn = any((results / dataset).glob('*/holdout-seed*.json'))

@@ -102,7 +102,10 @@ def test_who_wins_is_said_first() -> None:
     found = {'tv-diff': [_cell(0.3, 10.0)], 'lightgcn': [_cell(0.2, 5.0, seed=1)], 'ease': [_cell(0.29, 1.0, seed=2)]}
     compared = report.compare(found)
     assert compared['lightgcn'][0] == pytest.approx(-1 / 3, abs=0.02) and compared['lightgcn'][1] < 1e-10
-    assert report.headline(found, compared).startswith('TV-Diff wins; next is ease at -')
+    said = report.headline(found, compared)
+    assert said.startswith('TV-Diff leads; next is ease at -') and 'Not run yet: diffrec, bpr-mf, gf-cf' in said
+    everything = {model: found['lightgcn'] for model in MODELS} | found
+    assert report.headline(everything, report.compare(everything)).startswith('TV-Diff wins; next is ease at -')
     assert report.time_to_quality(found) == (
         'Time to quality, seed 0: LightGCN reached its best validation Recall@20, 0.2000, after 10 s of training; '
         'TV-Diff passed it after 20 s of training.')

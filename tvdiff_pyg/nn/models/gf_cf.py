@@ -12,7 +12,7 @@ from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.typing import Scorer
 from tvdiff_pyg.utils import csr_positions, csr_tensor
 
-DENSE = 2048  # up to this many users or items, all eigenvectors are the fastest way to some of them
+DENSE = 4096  # up to this many users or items, all eigenvectors are the fastest way to some of them
 WIDTH = 16  # vectors of a Lanczos block: singular values that occur more often than that may be missed
 RESIDUAL = 1e-6  # of a unit eigenvector, the largest eigenvalue being 1
 NULL = 1e-12  # squared singular values below are rounding of 0; the largest is 1
