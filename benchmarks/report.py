@@ -115,7 +115,10 @@ def table(results: Path, dataset: str, protocol: str) -> List[str]:
             lines.append(f'| {model} | | | | | | {command(dataset, model, protocol)} | | | |{published}')
             continue
         cells = found[model]
-        difference = ['', ''] if model not in compared else [f'{compared[model][0]:+.1%}', f'{compared[model][1]:.2g}' if compared[model][1] > 1e-99 else '< 1e-99']
+        difference = ['', '']
+        if model in compared:
+            by, p = compared[model]
+            difference = [f'{by:+.1%}', f'{p:.2g}' if p > 1e-99 else '< 1e-99']
         late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'
         users = np.frombuffer(zlib.decompress(b64decode(cells[0]['per_user'][METRICS[0]])), np.float16).size
         lines.append(
