@@ -281,8 +281,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         signal_name: str, fit_options: Options, run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / 'run'
     command = fit_options('--out', str(out), '--max-epochs', '4000', '--training.patience', '4000')
+    # A shell's background jobs ignore Ctrl-C, and hand that on to what they start: this one listens.
     process = subprocess.Popen([sys.executable, '-m', 'tvdiff_pyg', *command], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith('epoch   1'):
