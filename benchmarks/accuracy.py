@@ -15,8 +15,6 @@ import argparse
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import zlib
 from base64 import b64encode
 from pathlib import Path
@@ -26,9 +24,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting
+from benchmarks.sweep import run_fit
 from tvdiff_pyg.training.files import write_json
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS
-from tvdiff_pyg.training.run import CONFIG, LOG, METRICS, PER_USER
+from tvdiff_pyg.training.run import CONFIG, LOG, PER_USER
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'
@@ -57,22 +56,15 @@ def draw_setting(dataset: str, model: str, number: int) -> Settings:
 def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, settings: Settings,
           minutes: Optional[float], data_root: Optional[str]) -> Dict[str, Any]:
     """Run ``tvdiff fit`` into a folder, or go on with it, or read it, and return its metrics."""
-    limit = [f"--training.max_minutes={minutes or 'null'}"] if model in GRADIENT else []
-    call = [sys.executable, '-m', 'tvdiff_pyg', 'fit', '--out', str(folder), *limit]
-    if (folder / CONFIG).is_file():
-        call += ['--resume']
-    else:
+    if not (folder / CONFIG).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before it had begun
-        call += [f'--dataset.name={dataset}', f'--model.name={model}', '--protocol', protocol, '--seed', str(seed)]
-        call += [f'--{name}={json.dumps(value) if isinstance(value, (bool, list)) else value}'
-                 for name, value in settings.items()]
-        call += ['--data-root', data_root] if data_root else []
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f'{folder.name}.log'), 'a', encoding='utf-8') as log:
-        if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
-            raise RuntimeError(f'{folder} failed: see {log.name}')
-    metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
-    return metrics
+    return run_fit(
+        folder,
+        [f'--dataset.name={dataset}', f'--model.name={model}', '--protocol', protocol, '--seed', str(seed),
+         *(f'--{name}={json.dumps(value) if isinstance(value, (bool, list)) else value}'
+           for name, value in settings.items()), *(['--data-root', data_root] if data_root else [])],
+        [f"--training.max_minutes={minutes or 'null'}"] if model in GRADIENT else [])
 
 
 def search(dataset: str, model: str, work: Path, results: Path, trials: int, minutes: float,

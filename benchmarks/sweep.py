@@ -44,21 +44,37 @@ def folder_name(cell: Cell, seed: int) -> str:
     return ','.join([f"{name.rpartition('.')[2]}={value}" for name, value in cell.items()] + [f'seed={seed}'])
 
 
+def run_fit(folder: Path, begin: Sequence[str], always: Sequence[str] = ()) -> Dict[str, Any]:
+    """Run ``tvdiff fit`` into a folder in a process of its own, or go on with what was begun there.
+
+    Args:
+        folder: the run folder; what is printed is added to ``FOLDER.log`` beside it.
+        begin: options of a run that has not been begun; one that has takes its own.
+        always: options of either.
+
+    Returns:
+        What its ``metrics.json`` holds.
+    """
+    options = ['--resume'] if (folder / CONFIG).is_file() else begin
+    call = [sys.executable, '-m', 'tvdiff_pyg', 'fit', '--out', str(folder), *always, *options]
+    file = folder.with_name(f'{folder.name}.log')  # names hold points: with_suffix would cut them
+    with open(file, 'a', encoding='utf-8') as log:
+        if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
+            raise RuntimeError(f'{folder.name} failed: see {file}')
+    metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+    return metrics
+
+
 def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
              data_root: Any = None) -> Dict[str, Any]:
     """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds."""
-    options = [f'--{name}={value}' for name, value in cell.items()]
-    if not (folder / METRICS).is_file():
-        call = [sys.executable, '-m', 'tvdiff_pyg', 'fit', '--out', str(folder)]
-        if (folder / CONFIG).is_file():
-            call += ['--resume']
-        else:
-            call += ['--recipe', recipe, '--protocol', protocol, '--seed', str(seed), *options]
-            call += ['--data-root', str(data_root)] if data_root else []
-        with open(folder.with_suffix('.log'), 'a', encoding='utf-8') as log:
-            if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
-                raise RuntimeError(f"{folder.name} failed: see {folder.with_suffix('.log')}")
-    metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+    if (folder / METRICS).is_file():
+        metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+    else:
+        metrics = run_fit(folder, [
+            '--recipe', recipe, '--protocol', protocol, '--seed', str(seed),
+            *(f'--{name}={value}' for name, value in cell.items()),
+            *(['--data-root', str(data_root)] if data_root else [])])
     with open(folder / LOG, encoding='utf-8') as log:  # the median is not moved by a pause, as the total is
         metrics['epoch_s'] = statistics.median(float(row['seconds']) for row in csv.DictReader(log))
     config = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))

