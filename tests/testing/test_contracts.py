@@ -38,7 +38,7 @@ from tvdiff_pyg.nn import (
     TVDiffConv,
 )
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler
+from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler, WarmUpSampler
 from tvdiff_pyg.sampling.base import top_per_row
 from tvdiff_pyg.testing import (
     check_conv,
@@ -62,6 +62,7 @@ SAMPLERS = [
     ARGumbelSampler(1.0, 'score', lam=1000.0),
     ARGumbelSampler(0.5, 'flat', pool_size=4),
     ARGumbelSampler(0.2, 'score', pool_size=1),
+    WarmUpSampler(ARGumbelSampler(0.2), 1),
 ]
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from tvdiff_pyg.training import RowLazyAdam
+from tvdiff_pyg.training.optimizer import WeightAverage
 
 
 def run(optimizer, sparse, touched, steps=4):
@@ -43,3 +44,27 @@ def test_without_a_closure(closure):
     table.grad = torch.ones(2, 2)
     assert optimizer.step((lambda: 3) if closure else None) == (3 if closure else None)
     torch.testing.assert_close(table.detach(), torch.full((2, 2), 0.5))
+
+
+def test_a_weight_average_follows_its_recursion():
+    model = torch.nn.Linear(2, 1)
+    average = WeightAverage(model, 0.6)
+    expected = [value.detach().clone() for value in model.parameters()]
+    for step in range(1, 20):
+        with torch.no_grad():
+            for value in model.parameters():
+                value += step
+        average.update(model)
+        decay = min(0.6, step / (step + 9))
+        expected = [decay * old + (1 - decay) * new.detach() for old, new in zip(expected, model.parameters())]
+    torch.testing.assert_close(average.values, expected)
+    own = [value.detach().clone() for value in model.parameters()]
+    with pytest.raises(RuntimeError, match='stop'), average.in_place_of(model):
+        torch.testing.assert_close(list(model.parameters()), expected)
+        raise RuntimeError('stop')
+    assert all(torch.equal(value, before) for value, before in zip(model.parameters(), own))
+    other = WeightAverage(torch.nn.Linear(2, 1), 0.6)
+    other.load_state_dict(average.state_dict())
+    assert other.steps == 19
+    other.copy_to(model)
+    torch.testing.assert_close(list(model.parameters()), expected)

@@ -13,6 +13,7 @@ from tvdiff_pyg.evaluation import Evaluation, RankingEvaluator  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit  # noqa: E402
 from tvdiff_pyg.training import run as run_module  # noqa: E402
+from tvdiff_pyg.training.module import RecommenderModule  # noqa: E402
 from tvdiff_pyg.typing import Batch, LossTerms, Scorer  # noqa: E402
 
 
@@ -167,3 +168,48 @@ def test_an_unseeded_generator_of_the_caller_is_left_alone(ratings_file: Path, t
     state = torch.random.get_rng_state()
     fit(_recipe(ratings_file, max_epochs=1), tmp_path / 'run', progress=False)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_learning_rate_falls_by_its_factor_after_every_epoch(
+        ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+    start = RecommenderModule.on_train_epoch_start
+
+    def watch(self: RecommenderModule) -> None:
+        rates.append(self.trainer.optimizers[0].param_groups[0]['lr'])
+        start(self)
+
+    monkeypatch.setattr(RecommenderModule, 'on_train_epoch_start', watch)
+    recipe = _recipe(ratings_file, lr=0.01, lr_decay=0.5, max_epochs=2)
+    fit(recipe, tmp_path / 'run', progress=False)
+    recipe.training.max_epochs = 4
+    fit(recipe, tmp_path / 'run', progress=False, resume=True)
+    assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
+
+
+def test_averaged_weights_are_evaluated_kept_and_resumed(ratings_file: Path, tmp_path: Path) -> None:
+    recipe = _recipe(ratings_file, average=0.9, lr=0.05, max_epochs=4)
+    whole = fit(recipe, tmp_path / 'whole', progress=False)
+    recipe.training.max_epochs = 2
+    fit(recipe, tmp_path / 'parts', progress=False)
+    recipe.training.max_epochs = 4
+    resumed = fit(recipe, tmp_path / 'parts', progress=False, resume=True)
+    assert (resumed.metrics['test'], resumed.metrics['epoch']) == (whole.metrics['test'], whole.metrics['epoch'])
+    log = (tmp_path / 'whole' / 'log.csv').read_text().splitlines()
+    column = log[0].split(',').index('validation/recall@20')
+    assert float(log[1 + whole.metrics['epoch']].split(',')[column]) == whole.metrics['validation']['recall@20']
+    last = torch.load(tmp_path / 'whole' / 'checkpoints' / 'last.ckpt', weights_only=True)
+    trained = last['state_dict']['model.denoiser.item_weight']
+    averaged = whole.model.denoiser.item_weight.detach()
+    assert float((trained - averaged).abs().mean()) > 1e-3
+
+
+def test_warm_up_reaches_the_sampler(ratings_file: Path, tmp_path: Path) -> None:
+    recipe = _recipe(ratings_file, max_epochs=3)
+    recipe.sampler = dataclasses.replace(recipe.sampler, warmup_epochs=2)
+    fit(recipe, tmp_path / 'run', progress=False)
+    uniform = dataclasses.replace(recipe, sampler=dataclasses.replace(recipe.sampler, name='uniform'))
+    fit(uniform, tmp_path / 'uniform', progress=False)
+    first, second = ((tmp_path / name / 'log.csv').read_text().splitlines() for name in ('run', 'uniform'))
+    same = [a.rpartition(',')[0] == b.rpartition(',')[0] for a, b in zip(first, second)]  # but for the seconds
+    assert same == [True, True, True, False]

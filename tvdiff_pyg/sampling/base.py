@@ -44,6 +44,9 @@ class NegativeSampler(torch.nn.Module, ABC):
             generator: source of all randomness.
         """
 
+    def set_epoch(self, epoch: int) -> None:
+        """Be told that an epoch, counted from 0, begins; for samplers that change while training."""
+
 
 def dense_scores(scores: Tensor) -> ScoreItems:
     """Return the function that samplers ask for scores, where all of them, ``[B, N]``, are there anyway."""

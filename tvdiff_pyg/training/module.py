@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.evaluation import RankingEvaluator
+from tvdiff_pyg.sampling import NegativeSampler
 from tvdiff_pyg.training.data import derived_seed
 from tvdiff_pyg.training.files import write_text
-from tvdiff_pyg.training.optimizer import RowLazyAdam
+from tvdiff_pyg.training.optimizer import RowLazyAdam, WeightAverage
 from tvdiff_pyg.typing import Batch, LossTerms
 
 SELECTION_K = 20
@@ -45,6 +47,9 @@ class RecommenderModule(pl.LightningModule):
         log_file: CSV file of one line an epoch, written anew after each.
         optimizer: ``adam`` or ``row-lazy-adam``.
         max_minutes: stop at the end of the epoch in which training has taken so long.
+        lr_decay: factor of the learning rate after every epoch.
+        average: decay of a moving average of the weights, in 0..1 (see :class:`WeightAverage`), which is what is
+            evaluated and kept; ``None`` for the weights themselves.
     """
 
     def __init__(
@@ -58,11 +63,14 @@ class RecommenderModule(pl.LightningModule):
         log_file: Optional[Path] = None,
         optimizer: str = 'adam',
         max_minutes: Optional[float] = None,
+        lr_decay: float = 1.0,
+        average: Optional[float] = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
         self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
-        self.optimizer, self.max_minutes = optimizer, max_minutes
+        self.optimizer, self.max_minutes, self.lr_decay = optimizer, max_minutes, lr_decay
+        self.average = None if average is None else WeightAverage(model, average)
         self.history: List[Dict[str, float]] = []
         self.earlier_seconds = 0.0
         self.generator: Optional[torch.Generator] = None
@@ -79,10 +87,17 @@ class RecommenderModule(pl.LightningModule):
         """Whether the epochs so far have taken all the time there is."""
         return self.max_minutes is not None and sum(row['seconds'] for row in self.history) >= 60 * self.max_minutes
 
+    def on_fit_start(self) -> None:
+        if self.average is not None:
+            self.average.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(derived_seed(self.seed, self.current_epoch, 1))
         self._sums, self._started = [], time.perf_counter()
+        for part in self.model.modules():
+            if isinstance(part, NegativeSampler):
+                part.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         model: Any = self.model
@@ -95,6 +110,10 @@ class RecommenderModule(pl.LightningModule):
                           * size)
         return terms.loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        if self.average is not None:
+            self.average.update(self.model)
+
     def on_train_epoch_end(self) -> None:
         model: Any = self.model
         loss, energy, entropy, count = torch.stack(self._sums).sum(0).tolist()
@@ -102,8 +121,9 @@ class RecommenderModule(pl.LightningModule):
                                  'entropy': entropy / count}
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._diverged('a weight is no longer finite')
-        for name, value in self.evaluator(model.scorer()).mean.items():
-            row[f'{self.selected_on}/{name}'] = value
+        with nullcontext() if self.average is None else self.average.in_place_of(self.model):
+            for name, value in self.evaluator(model.scorer()).mean.items():
+                row[f'{self.selected_on}/{name}'] = value
         row['seconds'] = time.perf_counter() - self._started
         self.history.append(row)
         self.log(self.monitor, row[self.monitor], prog_bar=True)
@@ -130,18 +150,33 @@ class RecommenderModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
         checkpoint['history'] = self.history
+        if self.average is not None:
+            checkpoint['average'] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
         self.restore_history(checkpoint)
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint['average'])
+
+    def take_weights(self, checkpoint: Dict[str, Any]) -> None:
+        """Give the model the weights of a checkpoint that were evaluated: the average, where there is one."""
+        self.model.load_state_dict({name.removeprefix('model.'): value for name, value
+                                    in checkpoint['state_dict'].items() if name.startswith('model.')})
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint['average'])
+            self.average.copy_to(self.model)
 
     def restore_history(self, checkpoint: Dict[str, Any]) -> None:
         """Take over the history of the epochs before a checkpoint, and the time that they took."""
         self.history = list(checkpoint['history'])
         self.earlier_seconds = sum(row['seconds'] for row in self.history)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
+        optimizer: torch.optim.Optimizer
         if self.optimizer == 'row-lazy-adam':
-            return RowLazyAdam(self.parameters(), self.lr)
-        if self.weight_decay:
-            return torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
-        return torch.optim.Adam(self.parameters(), self.lr, fused=True)
+            optimizer = RowLazyAdam(self.parameters(), self.lr)
+        elif self.weight_decay:
+            optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
+        else:
+            optimizer = torch.optim.Adam(self.parameters(), self.lr, fused=True)
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)]

@@ -27,7 +27,7 @@ from tvdiff_pyg.nn import (
     TVDiff,
 )
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler
+from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler, WarmUpSampler
 
 INTERACTION_FILE = 'interaction-file'
 ModelName = Literal['tv-diff', 'diffrec', 'lightgcn', 'bpr-mf', 'gf-cf', 'ease', 'ials', 'item-knn', 'popularity']
@@ -204,6 +204,7 @@ class SamplerConfig:
         lam: ar-gsp: how much sharper the draw gets at low noise.
         pool_size: ar-gsp: rank a shared random pool of so many items; null ranks the whole catalogue.
         exponent: popularity: exponent of an item's number of users.
+        warmup_epochs: first draw uniformly for so many epochs.
     """
 
     name: Optional[Literal['ar-gsp', 'uniform', 'popularity']] = None
@@ -212,6 +213,7 @@ class SamplerConfig:
     lam: float = 3.0
     pool_size: Optional[int] = None
     exponent: float = 0.75
+    warmup_epochs: int = 0
 
 
 @dataclass
@@ -223,6 +225,8 @@ class TrainingConfig:
         optimizer: adam, or row-lazy-adam, which updates only the rows of the tables that a step touches: for huge
             catalogues, with model.energy_items; not the same as Adam.
         lr: Adam's learning rate.
+        lr_decay: factor of the learning rate after every epoch; 1 leaves it as it is.
+        average: evaluate and keep a moving average of the weights, with this decay a step, in 0..1; null for none.
         weight_decay: decoupled weight decay (AdamW); 0 for plain Adam.
         max_epochs: at most so many epochs.
         max_minutes: at most so many minutes of training, sessions before a resumption counted; ends with an epoch.
@@ -233,6 +237,8 @@ class TrainingConfig:
     batch_size: int = 2048
     optimizer: Literal['adam', 'row-lazy-adam'] = 'adam'
     lr: float = 1e-3
+    lr_decay: float = 1.0
+    average: Optional[float] = None
     weight_decay: float = 0.0
     max_epochs: int = 400
     max_minutes: Optional[float] = None
@@ -268,6 +274,10 @@ class Recipe:
                 raise ValueError(f"'training.{name}' must be at least 1, got {getattr(training, name)}")
         if not 0 < training.lr < float('inf'):
             raise ValueError(f"'training.lr' must be a finite number > 0, got {training.lr}")
+        if not 0 < training.lr_decay <= 1:
+            raise ValueError(f"'training.lr_decay' must lie in (0, 1], got {training.lr_decay}")
+        if training.average is not None and not 0 <= training.average < 1:
+            raise ValueError(f"'training.average' must lie in [0, 1), got {training.average}")
         if training.max_minutes is not None and not 0 < training.max_minutes < float('inf'):
             raise ValueError(f"'training.max_minutes' must be a finite number > 0, got {training.max_minutes}")
         if not 0 <= training.weight_decay < float('inf'):
@@ -380,9 +390,9 @@ def build_sampler(config: SamplerConfig) -> NegativeSampler:
     """Build a sampler from its settings."""
     if config.name == 'uniform':
         return UniformSampler()
-    if config.name == 'popularity':
-        return PopularitySampler(config.exponent)
-    return ARGumbelSampler(config.gamma, config.weights, config.lam, config.pool_size)
+    sampler = PopularitySampler(config.exponent) if config.name == 'popularity' else ARGumbelSampler(
+        config.gamma, config.weights, config.lam, config.pool_size)
+    return WarmUpSampler(sampler, config.warmup_epochs) if config.warmup_epochs else sampler
 
 
 def build_model(recipe: Recipe, interactions: InteractionMatrix, seed: int = 0) -> InteractionModel:

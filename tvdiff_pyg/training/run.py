@@ -237,7 +237,7 @@ def fit(
                   if part == 'test' or split.validation is not None}
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
                                recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
-                               recipe.training.max_minutes)
+                               recipe.training.max_minutes, recipe.training.lr_decay, recipe.training.average)
     batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed)
     with _only_writer(out):
         if not resume and any(path.name != LOCK for path in out.iterdir()):
@@ -257,8 +257,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
     if model.trains:
         best = _load_checkpoint(out / BEST)
         epoch = best['epoch']
-        model.load_state_dict({name.removeprefix('model.'): value for name, value in best['state_dict'].items()
-                               if name.startswith('model.')})
+        module.take_weights(best)
     model.eval()
     trained = time.perf_counter()
     scorer = model.scorer()
