@@ -6,7 +6,8 @@ from types import ModuleType
 
 __version__ = '0.1.0.dev0'
 
-_PARTS = ('datasets', 'diffusion', 'evaluation', 'nn', 'retrieval', 'sampling', 'testing', 'training', 'transforms')
+_PARTS = ('datasets', 'diffusion', 'evaluation', 'nn', 'retrieval', 'sampling', 'testing', 'thermodynamics', 'training',
+          'transforms')
 
 
 def __getattr__(name: str) -> ModuleType:

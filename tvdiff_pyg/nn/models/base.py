@@ -1,6 +1,8 @@
 """What all models have in common."""
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
@@ -15,9 +17,12 @@ class InteractionModel(torch.nn.Module):
 
     Attributes:
         pairwise: whether ``training_loss``, where there is one, takes batches of pairs instead of users.
+        distribution: how scores become a distribution over the items: ``clip`` where they reconstruct a row of zeros
+            and ones, ``softmax`` where they are logits (:func:`tvdiff_pyg.thermodynamics.thermodynamics`).
     """
 
     pairwise: bool = False
+    distribution: Literal['clip', 'softmax'] = 'clip'
 
     def __init__(self, interactions: InteractionMatrix) -> None:
         super().__init__()

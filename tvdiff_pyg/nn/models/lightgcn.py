@@ -47,6 +47,7 @@ class LightGCN(InteractionModel):
     """
 
     pairwise = True
+    distribution = 'softmax'
 
     def __init__(self, interactions: InteractionMatrix, hidden_channels: int = 64, num_layers: int = 3,
                  regularization: float = 1e-4, sampler: Optional[NegativeSampler] = None) -> None:
