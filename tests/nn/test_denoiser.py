@@ -43,6 +43,23 @@ def test_matrix_algebra(time_type, normalization, widths):
     torch.testing.assert_close(model(x, torch.tensor(steps), h), scores(x, e, h, weights, time_type))
 
 
+@pytest.mark.parametrize('normalization', ['sym', 'left', 'linkprop', 'raw'])
+@pytest.mark.parametrize('num_hops', [1, 2, 3])
+def test_hops(normalization, num_hops):
+    """H_K = tanh((Rbar^T Rbar)^(K-1) Rbar^T W_U), values and gradient, of all items and of some."""
+    model = denoiser(normalization=normalization, num_hops=num_hops)
+    r = dense_interactions(EDGE_INDEX, M, N)
+    rbar, weight = normalized(r, normalization), model.conv.weight
+    expected = (torch.linalg.matrix_power(rbar.t() @ rbar, num_hops - 1) @ rbar.t() @ weight).tanh()
+    graph = model.conv.prepare(EDGE_INDEX, size=(M, N))
+    torch.testing.assert_close(model.items(graph), expected)
+    pick = torch.randn(N, 4, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(torch.autograd.grad((model.items(graph) * pick).sum(), weight),
+                               torch.autograd.grad((expected * pick).sum(), weight))
+    some = torch.tensor([4, 0, 4])
+    torch.testing.assert_close(model.items(graph, some), expected.detach()[some])
+
+
 def test_encode_code_forward_are_one_path():
     model = denoiser(hidden_channels=[4, 3]).eval()
     x, t, h = rows(), torch.tensor([1, 0, 2]), model.items(EDGE_INDEX)
@@ -105,6 +122,8 @@ def test_reset_parameters_is_xavier_uniform(normalization):
     (dict(dropout=-0.1), "'dropout'"),
     (dict(dropout=float('nan')), "'dropout'"),
     (dict(time_channels=1), "'channels'"),
+    (dict(num_hops=0), "'num_hops' must be at least 1, got 0"),
+    (dict(num_hops=2, normalization='none'), "'num_hops' above 1 needs a graph"),
 ])
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
@@ -118,3 +137,5 @@ def test_size_errors():
         AnisotropicDenoiser(3, 0)
     with pytest.raises(ValueError, match="'edge_index' is needed"):
         denoiser().items()
+    with pytest.raises(ValueError, match="'edge_index' must be what conv.prepare made"):
+        denoiser(num_hops=2).items(EDGE_INDEX)

@@ -47,3 +47,14 @@ def test_a_wrong_number_of_rows_is_named_and_copies_work():
     with pytest.raises(ValueError, match='the graph has 4 source nodes, got 3 rows'):
         TVDiffConv(3, 2)((None, None), graph)
     assert graph.state_dict() == {}
+
+
+@pytest.mark.parametrize('normalization', ['sym', 'left'])
+def test_the_way_back_is_the_transpose(normalization):
+    graph = TVDiffConv(4, 2, normalization).prepare(MATRIX.adj_t().double())
+    dense = graph.matmul(torch.eye(4).double())  # [5, 4]
+    h = torch.randn(5, 3, dtype=torch.double, requires_grad=True)
+    torch.testing.assert_close(graph.transpose_matmul(h), dense.t() @ h)
+    assert torch.autograd.gradcheck(graph.transpose_matmul, h)
+    with pytest.raises(ValueError, match='the graph has 5 destination nodes, got 4 rows'):
+        graph.transpose_matmul(torch.zeros(4, 3))

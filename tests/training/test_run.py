@@ -130,9 +130,9 @@ def _stop_after(epochs: int) -> Callable[..., str]:
     """Training that is interrupted after some epochs."""
     train = run_module._train
 
-    def stopped(module: Any, batches: Any, recipe: Recipe, out: Path, progress: bool) -> str:
+    def stopped(module: Any, batches: Any, recipe: Recipe, *rest: Any) -> str:
         shorter = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=epochs))
-        train(module, batches, shorter, out, progress)
+        train(module, batches, shorter, *rest)
         raise KeyboardInterrupt
 
     return stopped

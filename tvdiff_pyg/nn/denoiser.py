@@ -25,7 +25,8 @@ class AnisotropicDenoiser(torch.nn.Module):
 
     :math:`W_I`: N x d, :math:`W_U`: M x d, :math:`W_T`: c x d, :math:`g` a linear layer on the step's sinusoidal
     embedding. :math:`\oplus` is ``cat`` (sum), ``align`` (product) or ``gate`` (:math:`z\, s(e)`). Deeper variants
-    go on with :math:`u \leftarrow \tanh(u W_I^l)`, :math:`H \leftarrow \tanh(H W_U^l)`. This is the dense path: a
+    go on with :math:`u \leftarrow \tanh(u W_I^l)`, :math:`H \leftarrow \tanh(H W_U^l)`. K hops, against which the paper
+    sets its one, are :math:`H = \tanh((\bar R^T \bar R)^{K - 1} \bar R^T W_U)`. This is the dense path: a
     forward pass costs 4 B N d flops and makes one B x N array; the faster paths are tested against it.
 
     Args:
@@ -37,6 +38,7 @@ class AnisotropicDenoiser(torch.nn.Module):
         normalization: degree normalisation of the graph: ``sym``, ``left``, ``linkprop`` or ``raw``; ``none`` for
             no graph at all, :math:`H = \tanh(W)` with a free N x d table.
         dropout: probability with which an entry of :math:`x_t` is dropped in training.
+        num_hops: K >= 1; 1 in the paper.
 
     Raises:
         ValueError: an unknown option or a size out of range.
@@ -53,12 +55,13 @@ class AnisotropicDenoiser(torch.nn.Module):
         time_type: str = 'cat',
         normalization: str = 'sym',
         dropout: float = 0.5,
+        num_hops: int = 1,
     ) -> None:
         super().__init__()
         widths: List[int] = [hidden_channels] if isinstance(hidden_channels, int) else list(hidden_channels)
         if not widths or min(widths) < 1:
             raise ValueError(f"'hidden_channels' must be one or more positive widths, got {hidden_channels}")
-        for name, size in (('num_users', num_users), ('num_items', num_items)):
+        for name, size in (('num_users', num_users), ('num_items', num_items), ('num_hops', num_hops)):
             if size < 1:
                 raise ValueError(f"'{name}' must be at least 1, got {size}")
         if time_type not in TIME_TYPES:
@@ -66,10 +69,12 @@ class AnisotropicDenoiser(torch.nn.Module):
         if normalization not in (*NORMALIZATIONS, 'none'):
             raise ValueError(f"'normalization' must be one of {', '.join(NORMALIZATIONS)}, none; "
                              f"got '{normalization}'")
+        if num_hops > 1 and normalization == 'none':
+            raise ValueError("'num_hops' above 1 needs a graph, but 'normalization' is none")
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' must lie in [0, 1), got {dropout}")
         self.num_users, self.num_items, self.widths = num_users, num_items, widths
-        self.time_type, self.normalization, self.dropout = time_type, normalization, dropout
+        self.time_type, self.normalization, self.dropout, self.num_hops = time_type, normalization, dropout, num_hops
 
         self.item_weight = torch.nn.Parameter(torch.empty(num_items, widths[0]))  # W_I
         self.time_embedding = TimeEmbedding(time_channels)
@@ -104,18 +109,25 @@ class AnisotropicDenoiser(torch.nn.Module):
         Args:
             edge_index: user-to-item edges ``[2, E]``, the sparse ``adj_t`` ``[N, M]``, or what ``conv.prepare``
                 made of it; not needed, and not used, where ``normalization`` is ``none``.
-            index: only the rows of these items ``[n]``, at the cost of their own edges; with what ``conv.prepare``
-                made.
+            index: only the rows of these items ``[n]``, at the cost of their own edges (of all edges where there are
+                more hops); with what ``conv.prepare`` made, which more hops need too.
             sparse_grad: with ``index``: whether the first weight gets a sparse gradient of the rows that took part.
         """
         if self.conv is None:
             assert self.item_table is not None
             h = self.item_table if index is None else F.embedding(index, self.item_table, sparse=sparse_grad)
             h = h.tanh()
-        elif index is not None:
+        elif index is not None or self.num_hops > 1:
             if not isinstance(edge_index, NormalizedGraph):
-                raise ValueError("'edge_index' must be what conv.prepare made where 'index' is given")
-            h = self.conv.act(edge_index.matmul(self.conv.weight, index, sparse_grad))
+                raise ValueError("'edge_index' must be what conv.prepare made where 'index' is given, or 'num_hops' is "
+                                 "above 1")
+            if self.num_hops > 1:
+                h = edge_index.matmul(self.conv.weight)
+                for _ in range(self.num_hops - 1):
+                    h = edge_index.matmul(edge_index.transpose_matmul(h))
+                h = self.conv.act(h if index is None else h[index])
+            else:
+                h = self.conv.act(edge_index.matmul(self.conv.weight, index, sparse_grad))
         else:
             if edge_index is None:
                 raise ValueError("'edge_index' is needed to compute the item codes")
@@ -162,4 +174,4 @@ class AnisotropicDenoiser(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return (f'{self.num_users}, {self.num_items}, hidden_channels={self.widths}, time_type={self.time_type}, '
-                f'normalization={self.normalization}, dropout={self.dropout}')
+                f'normalization={self.normalization}, dropout={self.dropout}, num_hops={self.num_hops}')

@@ -59,5 +59,14 @@ class NormalizedGraph(torch.nn.Module):
             value = self.norm[position]
         return sparse_matmul(entries, value.to(h.dtype), h, sparse_grad)
 
+    def transpose_matmul(self, h: Tensor) -> Tensor:
+        """Return the source nodes' sums ``[V_src, d]`` of destination rows ``h``, ``[V_dst, d]``: a hop back."""
+        if h.size(0) != self.num_destination:
+            raise ValueError(f"the graph has {self.num_destination} destination nodes, got {h.size(0)} rows")
+        back = torch.empty_like(self.perm).scatter_(0, self.perm, torch.arange(self.perm.numel(),
+                                                                               device=self.perm.device))
+        entries = Entries(self.col[self.perm], self.row[self.perm], self.colptr, back, self.rowptr)
+        return sparse_matmul(entries, self.norm[self.perm].to(h.dtype), h)
+
     def extra_repr(self) -> str:
         return f'{self.num_source} -> {self.num_destination}, {self.col.numel()} edges'

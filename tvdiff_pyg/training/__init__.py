@@ -1,5 +1,6 @@
 """Training: recipes, the Lightning module, run folders."""
 from tvdiff_pyg.split import PROTOCOLS, Split
+from tvdiff_pyg.training.callbacks import EpochWatcher, FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.optimizer import RowLazyAdam
@@ -18,6 +19,10 @@ __all__ = [
     'InteractionDataModule',
     'RecommenderModule',
     'RowLazyAdam',
+    'EpochWatcher',
+    'ThermodynamicsWatcher',
+    'FalseNegativesWatcher',
+    'FailureSignatures',
     'TrainingDiverged',
     'TrainingInterrupted',
     'Run',

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from tvdiff_pyg.diagnosis import Diagnosis
+
 
 def describe_item(item: Dict[str, Any]) -> str:
     """Return an item's title and year, as far as they are known."""
@@ -36,6 +38,7 @@ def describe_run(metrics: Dict[str, Any]) -> str:
         lines.append(f'{name:<{width}}' + ''.join(
             f'  {values[name]:>{max(10, len(part))}.4f}' for part, values in parts.items()))
     lines.append(f"{metrics['wall_s']:.0f} s, peak memory {metrics['peak_rss_mb']:.0f} MB, {metrics['device']}")
+    lines.extend(str(Diagnosis(**found)) for found in metrics['diagnoses'])
     return '\n'.join(lines)
 
 

@@ -12,8 +12,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from tvdiff_pyg.diagnosis import Diagnosis, diverged
 from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.sampling import NegativeSampler
+from tvdiff_pyg.training.callbacks import EpochWatcher
 from tvdiff_pyg.training.data import derived_seed
 from tvdiff_pyg.training.files import write_text
 from tvdiff_pyg.training.optimizer import RowLazyAdam, WeightAverage
@@ -24,7 +26,16 @@ SELECTION_METRIC = f'recall@{SELECTION_K}'
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number.
+
+    Args:
+        message: what happened and what to do.
+        diagnosis: the same as a diagnosis.
+    """
+
+    def __init__(self, message: str, diagnosis: Diagnosis) -> None:
+        super().__init__(message)
+        self.diagnosis = diagnosis
 
 
 class TrainingInterrupted(RuntimeError):
@@ -122,8 +133,12 @@ class RecommenderModule(pl.LightningModule):
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._diverged('a weight is no longer finite')
         with nullcontext() if self.average is None else self.average.in_place_of(self.model):
-            for name, value in self.evaluator(model.scorer()).mean.items():
+            scorer = model.scorer()
+            for name, value in self.evaluator(scorer).mean.items():
                 row[f'{self.selected_on}/{name}'] = value
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EpochWatcher):
+                    row.update(callback.watch(model, scorer))
         row['seconds'] = time.perf_counter() - self._started
         self.history.append(row)
         self.log(self.monitor, row[self.monitor], prog_bar=True)
@@ -136,14 +151,15 @@ class RecommenderModule(pl.LightningModule):
 
     def _diverged(self, what: str) -> TrainingDiverged:
         kept = 'the last good checkpoint is kept' if self.current_epoch > 0 else 'there is no good epoch to keep'
-        return TrainingDiverged(f'{what} in epoch {self.current_epoch}: train into another folder with a lower '
-                                f'training.lr, loss.temperature or diffusion.scale; {kept}')
+        diagnosis = diverged(f'{what} in epoch {self.current_epoch}')
+        return TrainingDiverged(f'{diagnosis.saw}: try {diagnosis.change}; {kept}', diagnosis)
 
     def _write_log(self) -> None:
         if self.log_file is None or not self.trainer.is_global_zero:
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.history[0]), lineterminator='\n')
+        names = dict.fromkeys(name for row in self.history for name in row)  # a watcher may have had nothing to say
+        writer = csv.DictWriter(text, list(names), lineterminator='\n')
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.log_file, text.getvalue())

@@ -56,7 +56,7 @@ class ModelSettings:
 _DENOISER = tuple(f'model.{name}' for name in ('time_channels', 'dropout', 'engine'))
 MODELS: Dict[str, ModelSettings] = {
     'tv-diff': ModelSettings(
-        {'hidden_channels': 1000}, {'timesteps': 'uniform'}, {'name': 'ar-gsp'},
+        {'hidden_channels': 1000, 'num_layers': 1}, {'timesteps': 'uniform'}, {'name': 'ar-gsp'},
         (*_DENOISER, 'model.time_type', 'model.normalization', 'model.energy_items', 'model.energy_rank', 'diffusion',
          'loss', 'sampler', 'training')),
     'diffrec': ModelSettings({'hidden_channels': 1000, 'reweight': True}, {'timesteps': 'loss-history'},
@@ -132,7 +132,7 @@ class ModelConfig:
         energy_items: factored: estimate the energy from so many items; null takes all, exactly.
         energy_rank: of a stochastic energy: directions of the user codes that are taken exactly.
         reweight: whether steps weigh by the fall of the signal-to-noise ratio. [diffrec: true]
-        num_layers: hops. [lightgcn: 3]
+        num_layers: hops. [tv-diff: 1, as published; lightgcn: 3]
         regularization: of the squared weights; item-knn: shrinkage of the similarities. [lightgcn, bpr-mf: 1e-4; ease:
             500; ials: 0.01; item-knn: 0]
         num_neighbors: items that are similar to an item. [item-knn: 100]
@@ -231,6 +231,7 @@ class TrainingConfig:
         max_epochs: at most so many epochs.
         max_minutes: at most so many minutes of training, sessions before a resumption counted; ends with an epoch.
         patience: stop after so many epochs without a better recall@20.
+        thermo_users: log energy and entropy of so many users' rows after every epoch; 0 for none.
         ks: list lengths that are reported beside 20; by default 10 and 50, as far as the catalogue goes.
     """
 
@@ -243,6 +244,7 @@ class TrainingConfig:
     max_epochs: int = 400
     max_minutes: Optional[float] = None
     patience: int = 10
+    thermo_users: int = 256
     ks: Optional[List[int]] = None
 
 
@@ -284,6 +286,8 @@ class Recipe:
             raise ValueError(f"'training.weight_decay' must be a finite number >= 0, got {training.weight_decay}")
         if training.optimizer != 'adam' and training.weight_decay:
             raise ValueError("'training.weight_decay' goes with 'training.optimizer' adam")
+        if training.thermo_users < 0 or training.thermo_users == 1:
+            raise ValueError(f"'training.thermo_users' must be 0 or at least 2, got {training.thermo_users}")
         if any(k < 1 for k in training.ks or []):
             raise ValueError(f"'training.ks' must be list lengths of at least 1, got {training.ks}")
         if self.diffusion.prediction == 'eps' and self.model.engine == 'factored':
@@ -435,7 +439,7 @@ def _diffusion_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
                        bool(model.reweight), recipe.loss.reduction, timesteps, model.engine)
     denoiser = AnisotropicDenoiser(
         interactions.num_users, interactions.num_items, model.hidden_channels, model.time_channels, model.time_type,
-        model.normalization, model.dropout)
+        model.normalization, model.dropout, model.num_layers or 1)
     loss = HelmholtzFreeEnergy(recipe.loss.entropy, recipe.loss.temperature, recipe.loss.reduction)
     return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler), timesteps, model.engine,
                   energy_items=model.energy_items, energy_rank=model.energy_rank,

@@ -21,10 +21,12 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 
 from tvdiff_pyg import __version__
 from tvdiff_pyg.datasets import file_sha256
+from tvdiff_pyg.diagnosis import diagnose
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import check_k, recommend
 from tvdiff_pyg.split import PROTOCOLS, Split
+from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.files import write_atomically, write_json, write_text
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule, TrainingInterrupted
@@ -235,6 +237,10 @@ def fit(
         model = build_model(recipe, split.train, seed)
     evaluators = {part: split.evaluator(part, ks) for part in ('test', 'validation')
                   if part == 'test' or split.validation is not None}
+    watchers: List[pl.Callback] = [FalseNegativesWatcher(evaluators[split.selected_on].held_out),
+                                   FailureSignatures(recipe.loss.temperature)]
+    if recipe.training.thermo_users:
+        watchers.append(ThermodynamicsWatcher(split.train, recipe.training.thermo_users, seed))
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
                                recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
                                recipe.training.max_minutes, recipe.training.lr_decay, recipe.training.average)
@@ -245,7 +251,7 @@ def fit(
         write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
         if not has_data(out):
             save_data(data, out)
-        stopped = _train(module, batches, recipe, out, progress) if model.trains else 'closed form'
+        stopped = _train(module, batches, recipe, out, progress, watchers) if model.trains else 'closed form'
         return _finish(settings, split, model, module, evaluators, stopped, started, out)
 
 
@@ -277,6 +283,8 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         'epoch': epoch,
         'epochs': len(module.history),
         'stopped': stopped,
+        'diagnoses': [diagnosis.to_dict() for diagnosis in
+                      diagnose(module.history, module.monitor, recipe.loss.temperature)],
         'test': test.mean,
         'validation': evaluators['validation'](scorer).mean if 'validation' in evaluators else None,
         'dropped': dict(data.dropped),
@@ -330,14 +338,14 @@ class _Best(ModelCheckpoint):
         super().load_state_dict({**state_dict, 'dirpath': self.dirpath})
 
 
-def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Recipe, out: Path,
-           progress: bool) -> str:
+def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Recipe, out: Path, progress: bool,
+           watchers: Sequence[pl.Callback]) -> str:
     """Train, going on from the last checkpoint if there is one, and say what ended it."""
     early = EarlyStopping(module.monitor, patience=recipe.training.patience, mode='max', check_finite=True,
                           check_on_train_epoch_end=True)
     best, last = out / BEST, out / LAST
     callbacks: List[pl.Callback] = [
-        early,
+        *watchers, early,
         _Best(best.parent, best.stem, monitor=module.monitor, mode='max', save_weights_only=True,
               save_on_train_epoch_end=True, enable_version_counter=False),
         ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False),

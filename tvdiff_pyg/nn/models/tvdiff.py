@@ -97,6 +97,8 @@ class TVDiff(InteractionModel):
         if row_gradients and (energy_items is None or energy_items >= interactions.num_items):
             raise ValueError(f"'row_gradients' need 'energy_items' below the number of items, got {energy_items}: the "
                              f"exact energy touches all of them")
+        if row_gradients and getattr(denoiser, 'num_hops', 1) > 1:
+            raise ValueError("'row_gradients' need a denoiser of one hop: more touch nearly all rows")
         self.engine, self.num_probes = engine, num_probes
         self.energy_items, self.energy_rank, self.row_gradients = energy_items, energy_rank, row_gradients
         self.graph: Optional[NormalizedGraph] = None

@@ -1,0 +1,155 @@
+"""What a training history says is going wrong, in words (SPEC 11)."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Callable, Dict, List, Optional, Sequence
+
+import torch
+
+History = Sequence[Dict[str, float]]
+
+EPOCHS = 5  # fewer say nothing
+WINDOW = 12  # epochs in which oscillation is looked for
+SWING = 0.02  # of the energy, from epoch to epoch, relative to its size
+TURNS = 4  # how often it must change its direction in the window
+COLLAPSE = 0.85  # share of the best figure that is left
+UNIFORM = 0.97  # of the largest entropy
+FLAT = 0.01  # relative change of the loss
+RISE = 1.5  # of the loss above its least value, relative to what it fell before
+LEAST_RISE = 0.25  # relative to where it began
+FALSE_NEGATIVES = 0.02  # of the drawn negatives, and
+ABOVE_CHANCE = 3.0  # times as many as chance would draw
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that goes wrong.
+
+    Attributes:
+        name: of the signature.
+        saw: what was seen, in figures.
+        cause: the likely cause.
+        change: the setting to change.
+    """
+
+    name: str
+    saw: str
+    cause: str
+    change: str
+
+    def __str__(self) -> str:
+        return f'{self.name}: {self.saw}. Likely cause: {self.cause}. Try: {self.change}.'
+
+    def to_dict(self) -> Dict[str, str]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def diagnose(history: History, metric: str, temperature: float = 1.0) -> List[Diagnosis]:
+    r"""Look for the signatures of failure in a training history.
+
+    ``oscillation``
+        In the last 12 epochs the energy swings by 2 % and more from epoch to epoch, turns back at least four times,
+        and its steps go against those of the entropy term :math:`-\tau S` (correlation below -0.5).
+    ``recall collapse``
+        The metric was best in the first half of the epochs and is now below 85 % of that. Where 2 % of the drawn
+        negatives are held-out positives, and three times as many as chance would give, they are the cause.
+    ``near-uniform scores``
+        The rows' entropy is above 97 % of :math:`\log_2 N`.
+    ``flat loss``
+        The loss has moved by less than 1 %.
+    ``divergence``
+        The loss has risen from its least value by 1.5 times what it fell before, and by a quarter of its first value.
+
+    These numbers are rules of thumb, set where runs that provoke a signature and runs that do not lie apart
+    (``tests/training/test_callbacks.py``).
+
+    Args:
+        history: a row an epoch: ``loss``, ``energy``, ``entropy`` (S, before weighting), the metric, and where they
+            were watched ``uniformity`` (entropy of a row over :math:`\log_2 N`), ``false_negatives`` and
+            ``false_negatives_by_chance`` (shares of the drawn negatives).
+        metric: name of the column that epochs are selected by; higher is better.
+        temperature: :math:`\tau`.
+
+    Returns:
+        What was found, worst first; nothing where all is well or there are fewer than 5 epochs.
+    """
+    if len(history) < EPOCHS:
+        return []
+    found = (check(history, metric, temperature) for check in _CHECKS)
+    return [diagnosis for diagnosis in found if diagnosis is not None]
+
+
+def diverged(what: str) -> Diagnosis:
+    """Return the diagnosis of a loss or a weight that is no longer finite."""
+    return Diagnosis('divergence', what, 'steps or noise too large',
+                     'a lower training.lr, loss.temperature or diffusion.scale, in another folder')
+
+
+def _column(history: History, name: str) -> torch.Tensor:
+    return torch.tensor([row.get(name, float('nan')) for row in history], dtype=torch.float64)
+
+
+def _divergence(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+    loss = _column(history, 'loss')
+    low = int(loss.argmin())
+    fall, rise = float(loss[0] - loss[low]), float(loss[-1] - loss[low])
+    if rise <= max(RISE * fall, LEAST_RISE * abs(float(loss[0]))):
+        return None
+    return diverged(f'the loss fell to {float(loss[low]):.4g} in epoch {low} and has risen to {float(loss[-1]):.4g}')
+
+
+def _oscillation(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+    last = history[-WINDOW:]
+    terms = [_column(last, 'energy'), -temperature * _column(last, 'entropy')]
+    steps = [term.diff() for term in terms]
+    if len(last) < WINDOW or any(float(step.std()) == 0 for step in steps):
+        return None
+    swing = [float(step.abs().mean() / term.abs().mean()) for step, term in zip(steps, terms)]
+    turns = int((steps[0][1:] * steps[0][:-1] < 0).sum())
+    correlation = float(torch.corrcoef(torch.stack(steps))[0, 1])
+    if swing[0] < SWING or turns < TURNS or correlation > -0.5:
+        return None
+    return Diagnosis('oscillation', f'energy and entropy term pull against each other: over {WINDOW} epochs they swing '
+                     f'by {swing[0]:.1%} and {swing[1]:.1%} an epoch (correlation {correlation:.2f})',
+                     'the temperature, at this step size, lets neither term win',
+                     'a lower loss.temperature or training.lr')
+
+
+def _recall_collapse(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+    values = _column(history, metric)
+    best = int(values.argmax())
+    if best > len(history) // 2 or float(values[-1]) >= COLLAPSE * float(values[best]):
+        return None
+    saw = (f'{metric} was {float(values[best]):.4f} in epoch {best} and is {float(values[-1]):.4f} in epoch '
+           f'{len(history) - 1}')
+    drawn, chance = (_column(history[best:], name).nanmean()
+                     for name in ('false_negatives', 'false_negatives_by_chance'))
+    if bool(drawn > max(FALSE_NEGATIVES, ABOVE_CHANCE * float(chance))):
+        return Diagnosis('recall collapse', f'{saw}; {float(drawn):.2%} of the drawn negatives are held-out positives, '
+                         f'where chance would give {float(chance):.2%}', 'false negatives', 'a larger sampler.gamma')
+    return Diagnosis('recall collapse', saw, 'over-fitting',
+                     'a lower training.lr or training.lr_decay, more model.dropout, or training.average')
+
+
+def _near_uniform(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+    uniformity = history[-1].get('uniformity', 0.0)
+    if uniformity < UNIFORM:
+        return None
+    return Diagnosis('near-uniform scores', f"a row's entropy is {uniformity:.1%} of the largest there can be",
+                     'over-smoothing, or weights that have hardly moved: the scores do not tell items apart',
+                     'fewer model.num_layers, or a larger training.lr')
+
+
+def _flat_loss(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+    loss = _column(history, 'loss')
+    change = float((loss.max() - loss.min()) / loss.abs().max().clamp(min=1e-30))
+    if change >= FLAT:
+        return None
+    return Diagnosis('flat loss', f'the loss has moved by {change:.2%} in {len(history)} epochs',
+                     'steps too small, or noise that drowns the rows',
+                     'a larger training.lr, or a smaller diffusion.scale')
+
+
+_CHECKS: Sequence[Callable[[History, str, float], Optional[Diagnosis]]] = (
+    _divergence, _recall_collapse, _oscillation, _near_uniform, _flat_loss)
