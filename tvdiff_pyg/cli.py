@@ -1,4 +1,4 @@
-"""The command line: ``tvdiff demo | data | fit | test | recommend``."""
+"""The command line: ``tvdiff demo | data | fit | test | recommend | thermo | report``."""
 from __future__ import annotations
 
 import csv
@@ -185,15 +185,32 @@ def _parser() -> Any:
     recommend.add_argument('-k', type=int, default=10, help='length of the lists')
     recommend.add_argument('--json', action='store_true', help='print JSON lines')
     commands.add_subcommand('recommend', recommend, help='top-k lists with the original ids')
+
+    thermo = Parser(description='Energy and entropy of what models make of the training data, against the data: '
+                                'delta U and delta S, in total; plots user by user and in their plane.')
+    thermo.add_argument('runs', nargs='+', type=str, help='folders of finished runs')
+    thermo.add_argument('--published', action='store_true', help="by the definitions of the paper's plots")
+    thermo.add_argument('--users', type=Optional[int], help='estimate from a random sample of so many users')
+    thermo.add_argument('--seed', type=int, default=0, help='of the sample')
+    thermo.add_argument('--out', type=Optional[str],
+                        help='folder of the plots and of thermo.csv, user by user (default: the first free '
+                             'runs/thermo...)')
+    thermo.add_argument('--json', action='store_true', help='print JSON')
+    commands.add_subcommand('thermo', thermo, help='energy and entropy of runs')
+
+    report = Parser(description='Write one HTML file about finished runs that needs no network.')
+    report.add_argument('runs', nargs='+', type=str, help='folders of finished runs')
+    report.add_argument('--out', type=Optional[str], help='the file (default: the first free runs/report....html)')
+    commands.add_subcommand('report', report, help='an HTML file about runs')
     return parser
 
 
-def _free_folder(name: str) -> Path:
+def _free_folder(name: str, suffix: str = '') -> Path:
     number = 1
     while True:
-        folder = Path('runs') / (name if number == 1 else f'{name}-{number}')
-        if not folder.exists():
-            return folder
+        path = Path('runs') / f"{name}{'' if number == 1 else f'-{number}'}{suffix}"
+        if not path.exists():
+            return path
         number += 1
 
 
@@ -221,6 +238,7 @@ def _data(options: Namespace) -> None:
 def _fit(options: Namespace) -> None:
     from tvdiff_pyg.training import Recipe, fit
     from tvdiff_pyg.training.describe import describe_run
+    from tvdiff_pyg.training.run import PLOT
 
     if options.resume and not options.out:
         raise ValueError('--resume needs --out, the folder of the run to go on with')
@@ -236,7 +254,8 @@ def _fit(options: Namespace) -> None:
     print(f'Training on {recipe.dataset.name} into {out}', flush=True)
     run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stdout.isatty())
     print(describe_run(run.metrics))
-    print(f'run: {run.folder}   plot: {run.folder / "training.png"}')
+    plot = run.folder / PLOT
+    print(f'run: {run.folder}' + (f'   plot: {plot}' if plot.is_file() else ''))
 
 
 def _test(options: Namespace) -> None:
@@ -268,4 +287,24 @@ def _recommend(options: Namespace) -> None:
                 print(f"  no more: {len(answer['items'])} items are unseen")
 
 
-_COMMANDS = {'demo': _demo, 'data': _data, 'fit': _fit, 'test': _test, 'recommend': _recommend}
+def _thermo(options: Namespace) -> None:
+    from tvdiff_pyg.training.describe import describe_thermodynamics
+    from tvdiff_pyg.training.thermo import compare_runs
+
+    out = Path(options.out).expanduser() if options.out else _free_folder('thermo')
+    rows = compare_runs(options.runs, out, options.published, options.users, options.seed)
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if options.json else describe_thermodynamics(rows))
+    if not options.json:
+        print(f'written: {out}/reconstruction.png, plane.png, thermo.csv')
+
+
+def _report(options: Namespace) -> None:
+    from tvdiff_pyg.training.report import write_report
+
+    out = Path(options.out).expanduser() if options.out else _free_folder('report', '.html')
+    write_report(options.runs, out)
+    print(f'written: {out}')
+
+
+_COMMANDS = {'demo': _demo, 'data': _data, 'fit': _fit, 'test': _test, 'recommend': _recommend, 'thermo': _thermo,
+             'report': _report}

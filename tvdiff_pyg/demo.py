@@ -4,11 +4,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 from tvdiff_pyg.nn import EASE, Popularity
 from tvdiff_pyg.training import Recipe, Run, fit, load_recipe
 from tvdiff_pyg.training.describe import describe_item, describe_run
+from tvdiff_pyg.training.people import person, sample_people
 
 RECIPE = 'movielens-small'
 EASE_REGULARIZATION = (10.0, 30.0, 100.0, 300.0)
@@ -31,10 +32,10 @@ def run_demo(out: Path, seed: int = 0) -> Run:
     winner = max(rows, key=lambda row: row[1]['recall@20'])[0]
     print(f'Best recall@20 here: {winner}. Seconds: training and choosing, on this machine.')
 
-    for user in _two_people(run):
+    for user in sample_people(run):
         _show_person(run, user)
     print(f'\nThe run: {out}   the plot: {out / "training.png"}\nNext:')
-    people = ','.join(run.split.data.user_id[user] for user in _two_people(run))
+    people = ','.join(run.split.data.user_id[user] for user in sample_people(run))
     print(f'  tvdiff recommend {out} --users {people} -k 20')
     print(f'  tvdiff test {out}')
     print('  tvdiff fit --recipe movielens-small --model.hidden_channels 512   # any setting can be changed')
@@ -56,25 +57,12 @@ def _baselines(run: Run) -> List[Tuple[str, Dict[str, float], float]]:
             ('popularity', measure(popularity).mean, popularity_s)]
 
 
-def _two_people(run: Run) -> List[int]:
-    """Two users of middling activity: a quarter from the top and the median."""
-    order = run.split.train.user_degree.argsort(descending=True, stable=True).tolist()
-    return [order[len(order) // 4], order[len(order) // 2]]
-
-
 def _show_person(run: Run, user: int) -> None:
-    train, test = run.split.train, run.split.test
-    liked = train.col[train.rowptr[user]:train.rowptr[user + 1]].tolist()
-    # Rarely liked films say most about a taste: show those first.
-    degree = train.item_degree
-    liked.sort(key=lambda item: (int(degree[item]), item))
-    held_out = {run.item(item)['item'] for item in test.col[test.rowptr[user]:test.rowptr[user + 1]].tolist()}
-    name = run.split.data.user_id[user]
-    print(f'\nPerson {name} liked {len(liked)} films in the training part, among them')
-    for item in liked[:LIKED]:
-        print(f'      {describe_item(run.item(item))}')
+    seen = person(run, user, LIKED, RECOMMENDED)
+    print(f"\nPerson {seen['user']} liked {seen['number']} films in the training part, among them")
+    for item in seen['liked']:
+        print(f'      {describe_item(item)}')
     print('and is recommended (* : liked indeed, by the test part)')
-    answer: Dict[str, Any] = run.recommend([name], RECOMMENDED)[0]
-    for rank, found in enumerate(answer['items'], 1):
-        mark = '*' if found['item'] in held_out else ' '
-        print(f'  {rank:2d} {mark} {describe_item(found)}')
+    for rank, item in enumerate(seen['recommended'], 1):
+        mark = '*' if item['held_out'] else ' '
+        print(f'  {rank:2d} {mark} {describe_item(item)}')

@@ -1,7 +1,7 @@
 """A run's figures and items in words."""
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from tvdiff_pyg.diagnosis import Diagnosis
 
@@ -38,7 +38,7 @@ def describe_run(metrics: Dict[str, Any]) -> str:
         lines.append(f'{name:<{width}}' + ''.join(
             f'  {values[name]:>{max(10, len(part))}.4f}' for part, values in parts.items()))
     lines.append(f"{metrics['wall_s']:.0f} s, peak memory {metrics['peak_rss_mb']:.0f} MB, {metrics['device']}")
-    lines.extend(str(Diagnosis(**found)) for found in metrics['diagnoses'])
+    lines.extend(str(Diagnosis(**found)) for found in metrics.get('diagnoses', []))
     return '\n'.join(lines)
 
 
@@ -49,3 +49,25 @@ def _selection(metrics: Dict[str, Any]) -> str:
     return (f"epoch {metrics['epoch']} of 0..{metrics['epochs'] - 1}, "
             + ('SELECTED ON TEST, as the published figures were' if on_test else 'selected on validation')
             + (', NOT CONVERGED: out of time' if metrics['stopped'] == 'max_minutes' else ''))
+
+
+def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
+    """Return runs' differences from their data as a table: totals over users, and what one user has.
+
+    Args:
+        rows: for each run ``run``, ``model``, ``dataset``, ``users``, ``sampled`` and the totals.
+    """
+    width = max(len('run'), *(len(row['run']) for row in rows))
+    lines = [f"{'run':<{width}}  {'model':<10}  {'data set':<16}  {'users':>7}  {'delta U':>20}  "
+             f"{'delta S, bits':>20}  {'U a user':>8}  {'S a user':>8}"]
+    for row in rows:
+        cells = []
+        for name in ('delta_energy', 'delta_entropy'):
+            error = f" ± {row[f'{name}_se']:,.0f}" if row['sampled'] else ''
+            cells.append(f"{row[name]:,.1f}{error}".rjust(20))
+        users = row['users']
+        lines.append(f"{row['run']:<{width}}  {row['model']:<10}  {row['dataset']:<16}  {users:>7,}  {cells[0]}  "
+                     f"{cells[1]}  {row['delta_energy'] / users:>8.2f}  {row['delta_entropy'] / users:>8.3f}")
+    if any(row['sampled'] for row in rows):
+        lines.append('Estimated from a sample of users; ±: standard error.')
+    return '\n'.join(lines)

@@ -1,6 +1,7 @@
 """Run folders: training into one, and everything that is read from one afterwards."""
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import pickle
@@ -26,10 +27,12 @@ from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import check_k, recommend
 from tvdiff_pyg.split import PROTOCOLS, Split
+from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynamics
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
-from tvdiff_pyg.training.files import write_atomically, write_json, write_text
+from tvdiff_pyg.training.files import write_json, write_text
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule, TrainingInterrupted
+from tvdiff_pyg.training.plots import save_figure, training_figure
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
 from tvdiff_pyg.training.storage import (
     TENSORS,
@@ -178,6 +181,25 @@ class Run:
             for user, items, scores in zip(users, best.items.tolist(), best.scores.tolist())
         ]
 
+    def thermodynamics(self, num_users: Optional[int] = None, published: bool = False, seed: int = 0) -> Thermodynamics:
+        """Return energy and entropy of what the model makes of the training part.
+
+        Args:
+            num_users: look at a random sample of so many users; all by default.
+            published: by the definitions of the paper's plots.
+            seed: of the sample.
+        """
+        users = None if num_users is None else sample_users(
+            self.split.train, num_users, torch.Generator().manual_seed(seed))
+        return thermodynamics(self.model.scorer(), self.split.train, self.model.distribution, published, users)
+
+    def history(self) -> List[Dict[str, float]]:
+        """Return the training history, a row an epoch; empty where the model was solved in closed form."""
+        if not (self.folder / LOG).is_file():
+            return []
+        with open(self.folder / LOG, encoding='utf-8') as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
     def item(self, index: int) -> Dict[str, Any]:
         """Return an item's original id and what else is known of it."""
         data = self.split.data
@@ -304,7 +326,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
     result['files'] = {name: file_sha256(out / name) for name in _HASHED}
     save_weights({'users': test.users, **test.per_user}, out / PER_USER)
     if epoch is not None:
-        plot_training(module.history, epoch, split.selected_on, recipe.loss.temperature, out / PLOT)
+        save_figure(training_figure(module.history, epoch, split.selected_on, recipe.loss.temperature), out / PLOT)
     write_json(out / METRICS, result)
     return Run(out, recipe, split, model, result)
 
@@ -467,30 +489,3 @@ def versions() -> Dict[str, str]:
     packages = ('torch', 'torch-geometric', 'pytorch-lightning', 'numpy')
     return {'tvdiff-pyg': __version__, 'python': platform.python_version(),
             **{name: version(name) for name in packages}}
-
-
-def plot_training(history: Sequence[Dict[str, float]], best: int, selected_on: str, temperature: float,
-                  path: Path) -> None:
-    """Draw both loss terms and the selection metric over the epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    epoch = [row['epoch'] for row in history]
-    metric = f'{selected_on}/{SELECTION_METRIC}'
-    figure = Figure(figsize=(10, 3.6), layout='constrained')
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    left.plot(epoch, [row['energy'] for row in history], color='tab:red', label='energy E')
-    left.set_xlabel('epoch')
-    left.set_ylabel('energy E', color='tab:red')
-    twin = left.twinx()
-    twin.plot(epoch, [-temperature * row['entropy'] for row in history], color='tab:blue')
-    twin.set_ylabel(r'entropy term $-\tau S$', color='tab:blue')
-    left.set_title(f'free energy, temperature {temperature:g}')
-    right.plot(epoch, [row[metric] for row in history], color='tab:green')
-    right.axvline(best, color='grey', linestyle=':', label=f'best epoch {best}')
-    right.set_xlabel('epoch')
-    right.set_ylabel(f'{selected_on} {SELECTION_METRIC}')
-    right.set_title('selected on ' + selected_on + (' (published protocol)' if selected_on == 'test' else ''))
-    right.legend()
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format='png', dpi=120))

@@ -1,0 +1,91 @@
+"""What a run looks like: its training, and its place in the plane of energy and entropy."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+from tvdiff_pyg.thermodynamics import Thermodynamics
+from tvdiff_pyg.training.files import write_atomically
+from tvdiff_pyg.training.module import SELECTION_METRIC
+
+
+def training_figure(history: Sequence[Mapping[str, Any]], best: int, selected_on: str, temperature: float) -> Any:
+    """Draw both loss terms and the selection metric over the epochs."""
+    epoch = [row['epoch'] for row in history]
+    metric = f'{selected_on}/{SELECTION_METRIC}'
+    figure = _figure(10, 3.6)
+    left, right = figure.subplots(1, 2)
+    left.plot(epoch, [row['energy'] for row in history], color='tab:red')
+    left.set_xlabel('epoch')
+    left.set_ylabel('energy E', color='tab:red')
+    twin = left.twinx()
+    twin.plot(epoch, [-temperature * row['entropy'] for row in history], color='tab:blue')
+    twin.set_ylabel(r'entropy term $-\tau S$', color='tab:blue')
+    left.set_title(f'free energy, temperature {temperature:g}')
+    right.plot(epoch, [row[metric] for row in history], color='tab:green')
+    right.axvline(best, color='grey', linestyle=':', label=f'best epoch {best}')
+    right.set_xlabel('epoch')
+    right.set_ylabel(f'{selected_on} {SELECTION_METRIC}')
+    right.set_title('selected on ' + selected_on + (' (published protocol)' if selected_on == 'test' else ''))
+    right.legend()
+    return figure
+
+
+def reconstruction_figure(seen: Mapping[str, Thermodynamics]) -> Any:
+    """Draw, for each run by its name, energy and entropy of every user's row: the original's and the model's.
+
+    Users stand in the order of their number of interactions.
+    """
+    figure = _figure(10, 3.2 * len(seen))
+    for (name, value), (left, right) in zip(seen.items(), figure.subplots(len(seen), 2, squeeze=False)):
+        order = value.observed.argsort(stable=True)
+        for axes, what, original, model in (
+                (left, 'energy U', value.observed, value.energy),
+                (right, 'entropy S, bits', value.data_entropy, value.entropy)):
+            axes.plot(model[order].numpy(), '.', markersize=2, alpha=0.5, color='tab:orange', label='reconstructed')
+            axes.plot(original[order].numpy(), color='black', linewidth=1, label='original')
+            axes.set_ylabel(what)
+            axes.set_xlabel('user, by number of interactions')
+            axes.set_title(name, fontsize='medium')
+        left.set_yscale('symlog', linthresh=1)
+        left.legend(loc='upper left')
+    return figure
+
+
+def plane_figure(totals: Mapping[str, Mapping[str, float]], paths: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Draw runs in the plane of the differences from the data, as means over users.
+
+    Args:
+        totals: ``delta_energy`` and ``delta_entropy`` of each run by its name.
+        paths: the training history of those that have one with these columns: where they came from.
+    """
+    figure = _figure(6, 4.5)
+    axes = figure.subplots()
+    for number, (name, total) in enumerate(totals.items()):
+        color = f'C{number % 10}'
+        path = [row for row in paths.get(name, ()) if 'delta_energy' in row]
+        axes.plot([row['delta_energy'] for row in path], [row['delta_entropy'] for row in path], '-', linewidth=0.8,
+                  color=color, alpha=0.6)
+        axes.plot(total['delta_energy'], total['delta_entropy'], 'o', color=color, label=name)
+    axes.axhline(0, color='grey', linewidth=0.5)
+    axes.axvline(0, color='grey', linewidth=0.5)
+    axes.set_xlabel(r'$\Delta U$ a user')
+    axes.set_ylabel(r'$\Delta S$ a user, bits')
+    axes.set_title('the data lie at 0, 0; lines: training, epoch by epoch', fontsize='medium')
+    axes.legend(fontsize='small')
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    save: Callable[[Any], None] = lambda file: figure.savefig(file, format='png', dpi=120)  # noqa: E731
+    write_atomically(path, save)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)  # no display, and no state shared with whoever else draws
+    return figure
