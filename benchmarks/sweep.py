@@ -65,6 +65,14 @@ def run_fit(folder: Path, begin: Sequence[str], always: Sequence[str] = ()) -> D
     return metrics
 
 
+def _typed(value: str) -> Any:
+    """Read a value as the command line does: YAML, but '1e-05' is a number."""
+    try:
+        return float(value)
+    except ValueError:
+        return yaml.safe_load(value)
+
+
 def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
              data_root: Any = None) -> Dict[str, Any]:
     """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds."""
@@ -82,7 +90,7 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
         raise RuntimeError(f'{folder} holds a run of another protocol or seed: name another --out')
     for name, value in cell.items():
         group, _, key = name.partition('.')
-        if config[group][key] != yaml.safe_load(value):
+        if config[group][key] != _typed(value):
             raise RuntimeError(f'{folder} holds a run with another {name}: name another --out')
     return metrics
 
