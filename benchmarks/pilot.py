@@ -44,8 +44,7 @@ def published(dataset: str, model: str, quantity: str) -> Optional[float]:
 
 def verdict(found: Dict[str, List[Dict[str, Any]]], definition: str) -> str:
     """Say whether the two halves of the claim hold among the models that were run."""
-    kinds = {True: [model for model in found if model in DIFFUSION],
-             False: [model for model in found if model not in DIFFUSION]}
+    kinds = {kind: [model for model in found if (model in DIFFUSION) is kind] for kind in (True, False)}
     if not kinds[True] or not kinds[False]:
         return 'Not enough models to say.'
     mean = {quantity: {model: statistics.mean(run[definition][quantity] for run in runs)
@@ -64,9 +63,9 @@ def verdict(found: Dict[str, List[Dict[str, Any]]], definition: str) -> str:
 def page(record: Dict[str, Any]) -> str:
     """Return the tables as Markdown."""
     lines = ['# Pilot study: energy and entropy', '',
-             'Made by `python -m benchmarks.pilot` from the runs of `benchmarks.accuracy`. Totals over all users, model '
-             "minus data, mean ± deviation over seeds. \"Published\" are the paper's figures, of its own runs; their "
-             "TV-Diff delta U counts DiffRec's rows (SPEC 10) and is no evidence. \"As published\" are our runs by the "
+             'Made by `python -m benchmarks.pilot` from the runs of `benchmarks.accuracy`. Totals over all users, '
+             "model minus data, mean ± deviation over seeds. \"Published\" are the paper's figures, of its own runs; "
+             "their TV-Diff delta U counts DiffRec's rows (SPEC 10) and is no evidence. \"As published\" are our runs by the "
              "definitions of the paper's plots."]
     for dataset, found in record['datasets'].items():
         if not found:
