@@ -65,8 +65,8 @@ def page(record: Dict[str, Any]) -> str:
     lines = ['# Pilot study: energy and entropy', '',
              'Made by `python -m benchmarks.pilot` from the runs of `benchmarks.accuracy`. Totals over all users, '
              "model minus data, mean ± deviation over seeds. \"Published\" are the paper's figures, of its own runs; "
-             "their TV-Diff delta U counts DiffRec's rows (SPEC 10) and is no evidence. \"As published\" are our runs by the "
-             "definitions of the paper's plots."]
+             "their TV-Diff delta U counts DiffRec's rows (SPEC 10) and is no evidence. \"As published\" are our runs "
+             "by the definitions of the paper's plots."]
     for dataset, found in record['datasets'].items():
         if not found:
             continue

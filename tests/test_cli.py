@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Callable, List
 
 import pytest
+import torch
 
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.cli import main  # noqa: E402
-from tvdiff_pyg.training import recipe_names  # noqa: E402
+from tvdiff_pyg.training import Run, recipe_names  # noqa: E402
 
 Options = Callable[..., List[str]]
 
@@ -66,6 +67,59 @@ def test_recommend_gives_original_ids_and_never_a_seen_item(
         assert scores == sorted(scores, reverse=True)
     main(['recommend', str(run_folder), '--users', 'u03'])
     assert capsys.readouterr().out.startswith('user u03\n')
+
+
+def _answers(capsys: pytest.CaptureFixture, *arguments: str) -> list:
+    main(['recommend', *arguments, '--json'])
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_history_is_folded_in(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A user's own training items, without the validation items that --users masks, give that user's list."""
+    run = Run.load(run_folder)
+    names, user = run.split.data.item_id, 4
+    seen, held_out = ([names[item] for item in part.rows(torch.tensor([user]))[1].tolist()]
+                      for part in (run.split.train, run.split.validation))
+    (tmp_path / 'deny.txt').write_text('\n'.join(held_out) + '\n')
+    history = ','.join(f'"{item}"' for item in [*seen[::-1], seen[0]])
+    folded, = _answers(capsys, str(run_folder), '--history', history, '--deny', str(tmp_path / 'deny.txt'))
+    known, = _answers(capsys, str(run_folder), '--users', run.split.data.user_id[user])
+    assert folded['items'] == known['items'] and len(known['items']) == 10
+    main(['recommend', str(run_folder), '--history', names[0]])  # an id with a comma, alone, needs no quotes
+    assert capsys.readouterr().out.startswith('for these items\n    1  ')
+
+
+def test_everybody_is_written_once(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip('pyarrow')
+    from pyarrow import parquet
+
+    names = Run.load(run_folder).split.data.user_id
+    (tmp_path / 'users.txt').write_text('\ufeff' + '\n'.join(names) + '\n\n')
+    (tmp_path / 'allow.txt').write_text('item, 01\nitem, 02\nitem, 05\nitem, 07\n')
+    allow = ['--allow', str(tmp_path / 'allow.txt')]
+    asked = _answers(capsys, str(run_folder), '--users-file', str(tmp_path / 'users.txt'), '-k', '3', *allow)
+    assert [answer['user'] for answer in asked] == names
+    assert {item['item'] for answer in asked for item in answer['items']} <= {'item, 01', 'item, 02', 'item, 05',
+                                                                              'item, 07'}
+    assert _answers(capsys, str(run_folder), '--all', '-k', '3', *allow) == asked
+    for name in ('all.jsonl', 'all.parquet'):
+        main(['recommend', str(run_folder), '--all', '-k', '3', *allow, '--out', str(tmp_path / name)])
+        assert f'{len(names)} lists' in capsys.readouterr().out
+    assert [json.loads(line) for line in (tmp_path / 'all.jsonl').read_text().splitlines()] == asked
+    rows = parquet.read_table(tmp_path / 'all.parquet').to_pylist()
+    assert [(row['user'], row['items']) for row in rows] == [
+        (answer['user'], [item['item'] for item in answer['items']]) for answer in asked]
+    assert rows[0]['scores'] == pytest.approx([item['score'] for item in asked[0]['items']])
+    line = _fails(capsys, 'recommend', str(run_folder), '--all', '--out', str(tmp_path / 'all.jsonl'))
+    assert 'all.jsonl exists already' in line
+
+
+def test_models_that_know_only_their_users_say_so(ratings_file: Path, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture) -> None:
+    main(['fit', '--dataset.path', str(ratings_file), '--model.name', 'bpr-mf', '--max-epochs', '1', '--out',
+          str(tmp_path / 'run')])
+    capsys.readouterr()
+    assert 'knows only the users' in _fails(capsys, 'recommend', str(tmp_path / 'run'), '--history', '"item, 01"')
 
 
 def test_protocol_paper_is_labelled_as_selecting_on_test(
@@ -182,6 +236,14 @@ def test_benchmark_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
     (['--users', ''], "user ''"),
     (['--users', 'u01', '-k', '31'], "'k' must lie in 1..30"),
     (['--users', 'u01', '-k', '0'], "'k' must lie in 1..30"),
+    ([], 'name the people by one of --users, --users-file, --all, --history'),
+    (['--users', 'u01', '--all'], 'not by --users and --all'),
+    (['--all'], '--all needs --out FILE.jsonl or FILE.parquet, or --json'),
+    (['--all', '--out', 'lists.csv'], 'lists.csv must end in .jsonl or .parquet'),
+    (['--history', 'item'], "item 'item' does not occur"),
+    (['--history', ''], "item '' does not occur"),
+    (['--users-file', 'none.txt'], 'none.txt cannot be read as ids, one a line'),
+    (['--users', 'u01', '--deny', 'none.txt'], 'none.txt cannot be read'),
 ])
 def test_recommend_refuses(arguments: List[str], expected: str, run_folder: Path,
                            capsys: pytest.CaptureFixture) -> None:

@@ -5,9 +5,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from tvdiff_pyg.diffusion import GaussianDiffusion, NoiseSchedule
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.nn import EASE, Popularity
-from tvdiff_pyg.retrieval import BLOCK_SIZE, recommend, top_k, user_blocks
+from tvdiff_pyg.nn import (
+    EASE,
+    GFCF,
+    AnisotropicDenoiser,
+    DiffRec,
+    HelmholtzFreeEnergy,
+    ItemKNN,
+    LightGCN,
+    Popularity,
+    TVDiff,
+)
+from tvdiff_pyg.retrieval import BLOCK_SIZE, fold_in, largest, recommend, top_k, user_blocks
 
 
 def _train() -> InteractionMatrix:
@@ -73,3 +84,80 @@ def test_errors_name_the_argument() -> None:
     for bad in (-1, 200):
         with pytest.raises(ValueError, match=r"'users' must lie in 0\.\.199"):
             recommend(model, torch.tensor([bad]), 5)
+
+
+def test_equal_scores_come_in_the_order_of_the_items() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for case in range(200):
+        scores = torch.randint(0, 4, (5, 12), generator=generator).float()
+        scores[scores == 0] = -torch.inf
+        k = int(torch.randint(1, 13, (1,), generator=generator))
+        got = largest(scores, k)
+        for row in range(5):
+            expected = sorted(range(12), key=lambda item: (-float(scores[row, item]), item))[:k]
+            assert got.items[row].tolist() == expected, case
+            assert torch.equal(got.scores[row], scores[row, expected])
+
+
+def test_only_allowed_items_are_listed() -> None:
+    train = _train()
+    scores = torch.rand(200, 60, generator=torch.Generator().manual_seed(1))
+    allowed = torch.arange(60) % 3 == 0
+    got = top_k(lambda users: scores[users], torch.arange(200), 30, [train], allowed)
+    listed = got.items[got.scores > -torch.inf]
+    assert bool(allowed[listed].all())
+    free = (train.dense(torch.arange(200)) == 0) & allowed
+    assert torch.equal((got.scores > -torch.inf).sum(1), free.sum(1))
+
+
+def _tvdiff(train: InteractionMatrix, engine: str = 'factored', prediction: str = 'x0') -> TVDiff:
+    torch.manual_seed(0)
+    return TVDiff(train, AnisotropicDenoiser(200, 60, 8, 8), GaussianDiffusion(NoiseSchedule(num_steps=3), prediction),
+                  HelmholtzFreeEnergy('nll', 1.0), engine=engine)
+
+
+MODELS = {
+    'tv-diff': _tvdiff, 'dense': lambda train: _tvdiff(train, 'dense'),
+    'eps': lambda train: _tvdiff(train, prediction='eps'),
+    'diffrec': lambda train: DiffRec(train, GaussianDiffusion(NoiseSchedule(num_steps=3)), 8),
+    'ease': lambda train: EASE(train, 10.0), 'gf-cf': lambda train: GFCF(train, 8),
+    'item-knn': lambda train: ItemKNN(train, 5), 'popularity': Popularity}
+
+
+@pytest.mark.parametrize('name', list(MODELS))
+def test_folding_in_a_user_s_own_items_gives_that_user_s_list(name: str) -> None:
+    """To the bit: the same rows take the same way, whoever stands beside them."""
+    train = _train()
+    model = MODELS[name](train).eval()
+    users = torch.tensor([150, 3, 77])
+    row, item = train.rows(users)
+    shuffled = torch.randperm(row.numel(), generator=torch.Generator().manual_seed(0))
+    histories = InteractionMatrix(torch.stack([row, item])[:, shuffled], 3, 60)
+    expected, got = recommend(model, users, 10, [train]), fold_in(model, histories, 10)
+    assert torch.equal(got.items, expected.items) and torch.equal(got.scores, expected.scores)
+
+
+def test_folding_into_ease_where_users_are_few() -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, other = (InteractionMatrix((torch.rand(m, 60, generator=generator) < 0.3).nonzero().t(), m, 60)
+                    for m in (30, 4))
+    model = EASE(train, 10.0)
+    everybody = torch.arange(30)
+    torch.testing.assert_close(model.history_scorer()(train, everybody), model.scorer()(everybody))
+    x = train.dense(everybody, torch.float64)
+    p = torch.linalg.inv(x.t() @ x + 10.0 * torch.eye(60, dtype=torch.float64))
+    b = -p / p.diagonal()
+    b.fill_diagonal_(0)
+    torch.testing.assert_close(model.history_scorer()(other, torch.arange(4)).double(),
+                               other.dense(torch.arange(4), torch.float64) @ b, atol=1e-6, rtol=1e-5)
+
+
+def test_what_cannot_be_folded_in() -> None:
+    train = _train()
+    histories = InteractionMatrix(torch.tensor([[0], [1]]), 1, 60)
+    with pytest.raises(ValueError, match='LightGCN knows only the users that it was trained on'):
+        fold_in(LightGCN(train, 4), histories, 5)
+    with pytest.raises(ValueError, match="'histories' are of 61 items, the model has 60"):
+        fold_in(Popularity(train), InteractionMatrix(torch.tensor([[0], [1]]), 1, 61), 5)
+    with pytest.raises(ValueError, match="'k' must lie in"):
+        fold_in(Popularity(train), histories, 61)

@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Sequence
+from typing import Any, Dict, Iterable, List, NoReturn, Optional, Sequence
 
 from tvdiff_pyg import __version__
 
@@ -179,11 +179,19 @@ def _parser() -> Any:
     test.add_argument('--json', action='store_true', help='print JSON')
     commands.add_subcommand('test', test, help='evaluate a run')
 
-    recommend = run_parser('Print the best unseen items of some users.')
-    recommend.add_argument('--users', type=str, required=True,
+    recommend = run_parser('Print or write the best unseen items of people.')
+    recommend.add_argument('--users', type=Optional[str],
                            help='original ids, separated by commas; quote an id that holds one: \'"a,b",c\'')
+    recommend.add_argument('--users-file', type=Optional[str], help='a file of original ids, one a line')
+    recommend.add_argument('--all', action='store_true', help='everybody; needs --out or --json')
+    recommend.add_argument('--history', type=Optional[str],
+                           help='for somebody who was not trained on: ids of the items they have seen, as --users')
     recommend.add_argument('-k', type=int, default=10, help='length of the lists')
+    recommend.add_argument('--allow', type=Optional[str], help='a file of the only items to be listed, one a line')
+    recommend.add_argument('--deny', type=Optional[str], help='a file of items not to be listed')
     recommend.add_argument('--json', action='store_true', help='print JSON lines')
+    recommend.add_argument('--out', type=Optional[str],
+                           help='write a file instead, with a line (.jsonl) or a row (.parquet) a person')
     commands.add_subcommand('recommend', recommend, help='top-k lists with the original ids')
 
     thermo = Parser(description='Energy and entropy of what models make of the training data, against the data: '
@@ -271,20 +279,50 @@ def _test(options: Namespace) -> None:
 
 def _recommend(options: Namespace) -> None:
     from tvdiff_pyg.training import Run
-    from tvdiff_pyg.training.describe import describe_item
+    from tvdiff_pyg.training.lists import read_ids, write_lists
 
+    ways = {'--users': options.users, '--users-file': options.users_file, '--all': options.all or None,
+            '--history': options.history}
+    given = [way for way, value in ways.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"name the people by one of {', '.join(ways)}"
+                         + (f", not by {' and '.join(given)}" if given else ''))
+    if options.all and not (options.out or options.json):
+        raise ValueError('--all needs --out FILE.jsonl or FILE.parquet, or --json')
     run = Run.load(options.run)
-    whole = options.users in run.split.data.user_id  # an id may hold commas
-    users = [options.users] if whole else next(csv.reader([options.users], skipinitialspace=True)) or ['']
-    for answer in run.recommend(users, options.k):
+    allow = None if options.allow is None else read_ids(options.allow)
+    deny = [] if options.deny is None else read_ids(options.deny)
+    answers: Iterable[Dict[str, Any]]
+    if options.all:
+        answers = run.recommend_all(options.k, allow, deny)
+    elif options.history is not None:
+        answers = run.recommend_history([_ids(options.history, run.split.data.item_id)], options.k, allow, deny)
+    else:
+        users = read_ids(options.users_file) if options.users_file else _ids(options.users, run.split.data.user_id)
+        answers = run.recommend(users, options.k, allow, deny)
+    if options.out:
+        print(f'written: {options.out}, {write_lists(answers, Path(options.out).expanduser())} lists')
+        return
+    for answer in answers:
         if options.json:
             print(json.dumps(answer, ensure_ascii=False))
         else:
-            print(f"user {answer['user']}")
-            for rank, item in enumerate(answer['items'], 1):
-                print(f"  {rank:3d}  {item['score']:8.4f}  {item['item']:>8}  {describe_item(item)}".rstrip())
-            if len(answer['items']) < options.k:
-                print(f"  no more: {len(answer['items'])} items are unseen")
+            _print_list(answer, options.k)
+
+
+def _ids(text: str, known: Sequence[str]) -> List[str]:
+    """Read ids separated by commas; a known id may hold some itself."""
+    return [text] if text in known else next(csv.reader([text], skipinitialspace=True)) or ['']
+
+
+def _print_list(answer: Dict[str, Any], k: int) -> None:
+    from tvdiff_pyg.training.describe import describe_item
+
+    print(f"user {answer['user']}" if 'user' in answer else 'for these items')
+    for rank, item in enumerate(answer['items'], 1):
+        print(f"  {rank:3d}  {item['score']:8.4f}  {item['item']:>8}  {describe_item(item)}".rstrip())
+    if len(answer['items']) < k:
+        print(f"  no more: {len(answer['items'])} items may be listed")
 
 
 def _thermo(options: Namespace) -> None:

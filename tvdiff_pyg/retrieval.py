@@ -1,13 +1,16 @@
 """Exact top-k lists in blocks."""
 from __future__ import annotations
 
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.typing import Recommender, Scorer
+
+if TYPE_CHECKING:
+    from tvdiff_pyg.nn.models.base import InteractionModel
 
 BLOCK_SIZE = 128
 
@@ -45,8 +48,9 @@ def user_blocks(users: Tensor) -> Iterator[Tuple[Tensor, int]]:
 
 
 @torch.no_grad()
-def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = ()) -> TopK:
-    """Rank the items that a block of users has not seen.
+def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = (),
+          allowed: Optional[Tensor] = None) -> TopK:
+    """Rank the items that a block of users has not seen; of equal scores the lower index comes first.
 
     Args:
         scorer: a model's scoring function.
@@ -54,6 +58,7 @@ def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatri
             in memory at a time.
         k: length of the lists, 1..N.
         seen: interactions to mask.
+        allowed: which items may be listed, boolean ``[N]``; all by default.
 
     Raises:
         ValueError: ``k`` out of range, or a score that is NaN.
@@ -68,15 +73,61 @@ def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatri
         scores = scores.clone()
         for interactions in seen:
             scores[interactions.rows(block[:count])] = -torch.inf
-        best = scores.topk(k, dim=1)
-        items.append(best.indices)
-        values.append(best.values)
+        if allowed is not None:
+            scores[:, ~allowed] = -torch.inf
+        best = largest(scores, k)
+        items.append(best.items)
+        values.append(best.scores)
     if not items:
         return TopK(users.new_empty(0, k), torch.empty(0, k))
     return TopK(torch.cat(items), torch.cat(values))
 
 
-def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = ()) -> TopK:
+def largest(scores: Tensor, k: int) -> TopK:
+    """Return the ``k`` largest scores of each row, descending, of equal ones the lower index first.
+
+    ``topk`` leaves open which of equal scores it takes, and in which order.
+
+    Args:
+        scores: ``[B, N]``, without NaN.
+        k: 1..N.
+    """
+    values, items = scores.topk(k, dim=1)
+    items, order = items.sort(dim=1)
+    values = values.gather(1, order)
+    least = values.amin(1, keepdim=True)
+    for row in ((scores >= least).sum(1) > k).nonzero().view(-1).tolist():  # equal ones were left out
+        items[row] = scores[row].sort(descending=True, stable=True).indices[:k].sort().values
+        values[row] = scores[row, items[row]]
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return TopK(items.gather(1, order), values)
+
+
+def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allowed: Optional[Tensor] = None) -> TopK:
+    """Return the ``k`` best items of people who need not have been trained on, from the items that they have seen.
+
+    Nothing is trained. The items of a user of the training part get that user's scores (SPEC 7b), to the bit where the
+    model scores all rows alike (TV-Diff, DiffRec, GF-CF, ItemKNN, popularity), and within rounding with EASE.
+
+    Args:
+        model: a model with a ``history_scorer``.
+        histories: what each person has seen; these items are masked.
+        k: length of the lists, 1..N.
+        allowed: which items may be listed, boolean ``[N]``; all by default.
+
+    Raises:
+        ValueError: ``k`` out of range, items of another catalogue, or a model that knows only its own users.
+    """
+    check_k(k, model.num_items)
+    if histories.num_items != model.num_items:
+        raise ValueError(f"'histories' are of {histories.num_items} items, the model has {model.num_items}")
+    score = model.history_scorer()
+    people = torch.arange(histories.num_users, device=histories.col.device)
+    return top_k(lambda rows: score(histories, rows), people, k, [histories], allowed)
+
+
+def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = (),
+              allowed: Optional[Tensor] = None) -> TopK:
     """Return the ``k`` best unseen items of each user; see :func:`top_k`.
 
     Args:
@@ -84,6 +135,7 @@ def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[Interact
         users: user indices ``[B]`` in 0..M-1.
         k: length of the lists, 1..N.
         seen: interactions to mask.
+        allowed: which items may be listed, boolean ``[N]``; all by default.
 
     Raises:
         ValueError: ``k`` or a user index out of range, or NaN scores.
@@ -91,4 +143,4 @@ def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[Interact
     check_k(k, model.num_items)
     if users.numel() and not 0 <= int(users.min()) <= int(users.max()) < model.num_users:
         raise ValueError(f"'users' must lie in 0..{model.num_users - 1}, got {int(users.min())}..{int(users.max())}")
-    return top_k(model.scorer(), users, k, seen)
+    return top_k(model.scorer(), users, k, seen, allowed)

@@ -1,15 +1,22 @@
 """The types that the parts of the package hand to each other."""
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Protocol, Tuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from tvdiff_pyg.interaction_matrix import InteractionMatrix
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``denoise(x_t, t)``: noisy rows ``[B, N]`` and steps ``[B]`` to the network's output ``[B, N]``."""
 
 Scorer = Callable[[Tensor], Tensor]
 """``scorer(users)``: user indices ``[B]`` to scores over all items ``[B, N]``; higher is better."""
+
+HistoryScorer = Callable[['InteractionMatrix', Tensor], Tensor]
+"""``score(histories, rows)``: the items of some people, and which of them ``[B]``, to scores over all items ``[B, N]``.
+The people need not have been there when the model was trained."""
 
 ScoreItems = Callable[[Tensor, Optional[Tensor]], Tensor]
 """``score_items(rows, items)``: scores of some batch rows ``[b]`` over some items ``[C]``, or over all items where that

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
@@ -19,13 +19,15 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
 
 from tvdiff_pyg import __version__
 from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.diagnosis import diagnose
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
+from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.retrieval import check_k, recommend
+from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, recommend, top_k
 from tvdiff_pyg.split import PROTOCOLS, Split
 from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynamics
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
@@ -121,6 +123,7 @@ class Run:
     split: Split
     model: InteractionModel
     metrics: Dict[str, Any]
+    _index: Dict[str, Dict[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Union[str, Path]) -> Run:
@@ -155,31 +158,92 @@ class Run:
         """
         return self.split.evaluator(part, ks or report_ks(self.recipe, self.split))(self.model.scorer())
 
-    def recommend(self, users: Sequence[str], k: int = 10) -> List[Dict[str, Any]]:
+    def recommend(self, users: Sequence[str], k: int = 10, allow: Optional[Sequence[str]] = None,
+                  deny: Sequence[str] = ()) -> List[Dict[str, Any]]:
         """Return the ``k`` best unseen items of users named by their original ids.
+
+        Args:
+            users: original ids, none twice.
+            k: length of the lists.
+            allow: original ids of the only items that may be listed; all by default.
+            deny: original ids of items that may not.
 
         Returns:
             A dict a user: ``user``, and ``items``, a list of dicts of ``item`` (original id), ``score`` and what is
             known of the item (title, year, genres). Shorter than ``k`` where a user has fewer unseen items.
 
         Raises:
-            ValueError: an unknown or repeated user, or ``k`` out of range.
+            ValueError: an unknown or repeated user, an unknown item, or ``k`` out of range.
         """
         check_k(k, self.model.num_items)
-        names = self.split.data.user_id
-        index = {name: number for number, name in enumerate(names)}
-        for position, user in enumerate(users):
-            if user not in index:
-                raise ValueError(f"user '{user}' does not occur in the training part of '{self.split.data.name}'")
-            if user in users[:position]:
-                raise ValueError(f"user '{user}' is named twice")
-        best = recommend(self.model, torch.tensor([index[user] for user in users], dtype=torch.long), k,
-                         self.split.seen_when_testing)
-        return [
-            {'user': user, 'items': [{**self.item(i), 'score': score} for i, score in zip(items, scores)
-                                     if score != float('-inf')]}
-            for user, items, scores in zip(users, best.items.tolist(), best.scores.tolist())
-        ]
+        index = self._positions('user', users)
+        if len(set(index)) < len(index):
+            twice = next(user for position, user in enumerate(users) if user in users[:position])
+            raise ValueError(f"user '{twice}' is named twice")
+        best = recommend(self.model, torch.tensor(index, dtype=torch.long), k, self.split.seen_when_testing,
+                         self._allowed(allow, deny))
+        return [{'user': user, 'items': self._listed(*lists)} for user, *lists in zip(users, *best)]
+
+    def recommend_all(self, k: int = 10, allow: Optional[Sequence[str]] = None,
+                      deny: Sequence[str] = ()) -> Iterator[Dict[str, Any]]:
+        """Yield the same for every user, in the order of the training part; memory does not grow with their number.
+
+        Raises:
+            ValueError: as :meth:`recommend`.
+        """
+        check_k(k, self.model.num_items)
+        allowed, scorer, names = self._allowed(allow, deny), self.model.scorer(), self.split.data.user_id
+        for block in torch.arange(self.split.train.num_users).split(BLOCK_SIZE):
+            best = top_k(scorer, block, k, self.split.seen_when_testing, allowed)
+            for user, *lists in zip(block.tolist(), *best):
+                yield {'user': names[user], 'items': self._listed(*lists)}
+
+    def recommend_history(self, histories: Sequence[Sequence[str]], k: int = 10,
+                          allow: Optional[Sequence[str]] = None, deny: Sequence[str] = ()) -> List[Dict[str, Any]]:
+        """Return the ``k`` best further items of people who need not have been trained on (fold-in).
+
+        Args:
+            histories: for each person the original ids of what they have seen, in any order; repeated ids count once.
+            k: length of the lists.
+            allow, deny: as in :meth:`recommend`.
+
+        Returns:
+            A dict a person, with ``items`` as in :meth:`recommend`.
+
+        Raises:
+            ValueError: a person without items, an unknown item, ``k`` out of range, or a model that knows only the
+                users that it was trained on.
+        """
+        if not all(histories):
+            raise ValueError("'histories' holds a person without items: name at least one")
+        index = [self._positions('item', history) for history in histories]
+        row = torch.arange(len(index)).repeat_interleave(torch.tensor([len(items) for items in index]))
+        item = torch.tensor([position for items in index for position in items], dtype=torch.long)
+        seen = InteractionMatrix(torch.stack([row, item]), len(index), self.model.num_items)
+        best = fold_in(self.model, seen, k, self._allowed(allow, deny))
+        return [{'items': self._listed(*lists)} for lists in zip(*best)]
+
+    def _listed(self, items: Tensor, scores: Tensor) -> List[Dict[str, Any]]:
+        return [{**self.item(item), 'score': score} for item, score in zip(items.tolist(), scores.tolist())
+                if score != float('-inf')]
+
+    def _positions(self, what: str, names: Sequence[str]) -> List[int]:
+        """Return the indices of users or items named by their original ids."""
+        if what not in self._index:
+            self._index[what] = {name: number for number, name in enumerate(self.split.data[f'{what}_id'])}
+        known = self._index[what]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{what} '{name}' does not occur in the training part of '{self.split.data.name}'")
+        return [known[name] for name in names]
+
+    def _allowed(self, allow: Optional[Sequence[str]], deny: Sequence[str]) -> Optional[Tensor]:
+        if allow is None and not deny:
+            return None
+        allowed = torch.full((self.model.num_items,), allow is None)
+        allowed[self._positions('item', allow or ())] = True
+        allowed[self._positions('item', deny)] = False
+        return allowed
 
     def thermodynamics(self, num_users: Optional[int] = None, published: bool = False, seed: int = 0) -> Thermodynamics:
         """Return energy and entropy of what the model makes of the training part.

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.typing import Scorer
+from tvdiff_pyg.typing import HistoryScorer, Scorer
 
 
 class InteractionModel(torch.nn.Module):
@@ -29,8 +29,18 @@ class InteractionModel(torch.nn.Module):
         self.interactions = interactions
 
     def scorer(self) -> Scorer:
-        """Return the function from user indices ``[B]`` to scores ``[B, N]``; every model has its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no 'scorer'")
+        """Return the function from user indices ``[B]`` to scores ``[B, N]``."""
+        score = self.history_scorer()
+        return lambda users: score(self.interactions, users)
+
+    def history_scorer(self) -> HistoryScorer:
+        """Return the function that scores people by their items, whether they were trained on or not (fold-in).
+
+        Raises:
+            ValueError: the model has a vector for each user of its training, and nothing for others.
+        """
+        raise ValueError(f'{type(self).__name__} knows only the users that it was trained on: train it anew with '
+                         f'these people, or take a model that scores items (tv-diff, diffrec, ease, gf-cf, item-knn)')
 
     @property
     def trains(self) -> bool:

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import math
+from typing import Tuple
 
 import torch
 from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.typing import Scorer
+from tvdiff_pyg.typing import HistoryScorer, Scorer
 from tvdiff_pyg.utils import csr_tensor
 
 BLOCK = 256  # users at a time, B x N
@@ -40,17 +41,21 @@ class EASE(InteractionModel):
 
     def scorer(self) -> Scorer:
         """Solve the model and return the function from user indices ``[B]`` to scores ``[B, N]``."""
-        return self._dual_scorer() if self.num_users < self.num_items else self._primal_scorer()
+        return self._dual_scorer()[0] if self.num_users < self.num_items else super().scorer()
 
-    def _primal_scorer(self) -> Scorer:
+    def history_scorer(self) -> HistoryScorer:
+        """Solve the model and return the function that scores people by their items."""
+        return self._dual_scorer()[1] if self.num_users < self.num_items else self._primal_scorer()
+
+    def _primal_scorer(self) -> HistoryScorer:
         x_t = self._x_t()  # [N, M]
         p = self._inverse((x_t @ x_t.t().to_sparse_csr()).to_dense())  # [N, N]
         b = p.div_(-p.diagonal().clone())  # -P_ij / P_jj
         b.fill_diagonal_(0)
         b = b.to(torch.get_default_dtype())
-        return lambda users: self.interactions.dense(users, b.dtype) @ b
+        return lambda histories, users: histories.dense(users, b.dtype) @ b
 
-    def _dual_scorer(self) -> Scorer:
+    def _dual_scorer(self) -> Tuple[Scorer, HistoryScorer]:
         x_t = self._x_t()  # [N, M]
         k = self._inverse((x_t.t().to_sparse_csr() @ x_t).to_dense())  # [M, M], symmetric
         diagonal = torch.ones(self.num_items, dtype=k.dtype, device=k.device)  # lambda * diag(P)
@@ -61,10 +66,16 @@ class EASE(InteractionModel):
         scale = self.regularization / diagonal
 
         def score(users: Tensor) -> Tensor:
-            kx = (x_t @ k[:, users]).t()  # [B, N]
+            kx = (x_t @ k[:, users]).t()  # x P = K X of a training user, [B, N]
             return (self.interactions.dense(users, kx.dtype) - kx * scale).to(torch.get_default_dtype())
 
-        return score
+        def score_histories(histories: InteractionMatrix, users: Tensor) -> Tensor:
+            x = histories.dense(users, k.dtype)  # [B, N]
+            overlap = x_t.t() @ x.t()  # with every training user, [M, B]
+            xp = (x - (x_t @ (k @ overlap)).t()) / self.regularization  # x P of anybody: B M^2 flops more
+            return (x - xp * scale).to(torch.get_default_dtype())
+
+        return score, score_histories
 
     def _x_t(self) -> Tensor:
         x_t = self.interactions.adj_t()

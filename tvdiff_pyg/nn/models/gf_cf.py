@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.typing import Scorer
+from tvdiff_pyg.typing import HistoryScorer
 from tvdiff_pyg.utils import csr_positions, csr_tensor
 
 DENSE = 4096  # up to this many users or items, all eigenvectors are the fastest way to some of them
@@ -46,8 +46,8 @@ class GFCF(InteractionModel):
             raise ValueError(f"'alpha' must be a finite number >= 0, got {alpha}")
         self.rank, self.alpha = rank, alpha
 
-    def scorer(self) -> Scorer:
-        """Solve the model and return the function from user indices ``[B]`` to scores ``[B, N]``."""
+    def history_scorer(self) -> HistoryScorer:
+        """Solve the model and return the function that scores people by their items."""
         r_t, r = self._normalized()
         dtype = torch.get_default_dtype()
         low_pass = None
@@ -58,8 +58,8 @@ class GFCF(InteractionModel):
         r_t = r_t.to(dtype)
         rowptr, neighbor, value = r_t.crow_indices(), r_t.col_indices(), r_t.values()
 
-        def score(users: Tensor) -> Tensor:
-            row, item = self.interactions.rows(users)
+        def score(histories: InteractionMatrix, users: Tensor) -> Tensor:
+            row, item = histories.rows(users)
             entry, position = csr_positions(rowptr, item)
             h = value.new_zeros(self.num_users * users.numel())  # R~ X^T, from the few users who saw the same items
             h.index_add_(0, neighbor[position] * users.numel() + row[entry], value[position])

@@ -10,7 +10,7 @@ from torch_geometric.utils import cumsum
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.typing import Scorer
+from tvdiff_pyg.typing import HistoryScorer
 from tvdiff_pyg.utils import csr_positions
 
 BLOCK = 128  # items at a time, B x N
@@ -47,13 +47,13 @@ class ItemKNN(InteractionModel):
             raise ValueError(f"'shrinkage' must be a finite number >= 0, got {shrinkage}")
         self.num_neighbors, self.shrinkage = num_neighbors, shrinkage
 
-    def scorer(self) -> Scorer:
-        """Find the neighbours and return the function from user indices ``[B]`` to scores ``[B, N]``."""
+    def history_scorer(self) -> HistoryScorer:
+        """Find the neighbours and return the function that scores people by their items."""
         rowptr, col, value = self._similarities()
         value = value.to(torch.get_default_dtype())
 
-        def score(users: Tensor) -> Tensor:
-            row, item = self.interactions.rows(users)
+        def score(histories: InteractionMatrix, users: Tensor) -> Tensor:
+            row, item = histories.rows(users)
             pair, position = csr_positions(rowptr, item)
             out = value.new_zeros(users.numel() * self.num_items)
             out.index_add_(0, row[pair] * self.num_items + col[position], value[position])

@@ -4,8 +4,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.typing import Scorer
+from tvdiff_pyg.typing import HistoryScorer
 
 
 class Popularity(InteractionModel):
@@ -15,11 +16,11 @@ class Popularity(InteractionModel):
         interactions: the training interactions.
     """
 
-    def scorer(self) -> Scorer:
-        """Return the function from user indices ``[B]`` to scores ``[B, N]``."""
+    def history_scorer(self) -> HistoryScorer:
+        """Return the function that scores people by their items, which does not look at them."""
         popularity = self.interactions.item_degree.to(torch.get_default_dtype())
 
-        def score(users: Tensor) -> Tensor:
+        def score(histories: InteractionMatrix, users: Tensor) -> Tensor:
             return popularity.repeat(users.numel(), 1)  # a copy: callers mask in place
 
         return score

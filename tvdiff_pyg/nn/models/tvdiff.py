@@ -17,7 +17,7 @@ from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.nn.loss import HelmholtzFreeEnergy, dense_energy
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.sampling.base import NegativeSampler, dense_scores
-from tvdiff_pyg.typing import Batch, LossTerms, Pairs, ScoreItems, Scorer
+from tvdiff_pyg.typing import Batch, HistoryScorer, LossTerms, Pairs, ScoreItems, Scorer
 from tvdiff_pyg.utils import evaluation_mode
 
 ENGINES = ('factored', 'dense')
@@ -287,27 +287,36 @@ class TVDiff(InteractionModel):
         Raises:
             ValueError: ``start_step`` out of 0..T.
         """
+        score = self.history_scorer(start_step, sampling_noise, generator)
+        return lambda users: score(self.interactions, users)
+
+    def history_scorer(self, start_step: int = 0, sampling_noise: bool = False,
+                       generator: Optional[torch.Generator] = None) -> HistoryScorer:
+        """Return the function that scores people by their items, whether they were trained on or not (SPEC 7b).
+
+        Arguments and errors are those of :meth:`scorer`.
+        """
         if not 0 <= start_step <= self.diffusion.num_steps:
             raise ValueError(f"'start_step' must lie in 0..{self.diffusion.num_steps}, got {start_step}")
         if sampling_noise and self.engine == 'factored':
             warnings.warn('sampling noise has no exact form in the latent space: ranking by the dense reverse process',
-                          stacklevel=2)
+                          stacklevel=3)
         with evaluation_mode(self):
             items = self.denoiser.items(self.graph)
             latent = None
             if self.engine == 'factored' and not sampling_noise:
                 latent = LatentReverse(self.diffusion, self.denoiser.code, self.denoiser.item_weight, items)
 
-        def score(users: Tensor) -> Tensor:
+        def score(histories: InteractionMatrix, users: Tensor) -> Tensor:
             with evaluation_mode(self):
                 if latent is None:
                     return self.diffusion.sample(lambda x_t, t: self.denoiser(x_t, t, items),
-                                                 self.interactions.dense(users, items.dtype), start_step,
+                                                 histories.dense(users, items.dtype), start_step,
                                                  sampling_noise, generator)
-                row, item = self.interactions.rows(users)
+                row, item = histories.rows(users)
                 if start_step > 0:
                     t = torch.full_like(users, start_step - 1)
-                    x = self.diffusion.q_sample(self.interactions.dense(users, items.dtype), t, generator=generator)
+                    x = self.diffusion.q_sample(histories.dense(users, items.dtype), t, generator=generator)
                     out = latent.query(x @ self.denoiser.item_weight) @ items.t()
                     return out if latent.residual == 0 else out.add_(x, alpha=latent.residual)
                 observed = Entries.of(row, item, users.numel(), self.num_items)

@@ -1,0 +1,76 @@
+"""Files of ids and of recommendations."""
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Union
+
+from tvdiff_pyg.training.files import write_atomically
+
+ROWS = 4096  # of a group of a Parquet file: what is held at a time
+
+
+def read_ids(path: Union[str, Path]) -> List[str]:
+    """Read ids, one a line; empty lines do not count.
+
+    Raises:
+        ValueError: the file cannot be read as UTF-8 text, or holds no id.
+    """
+    try:
+        ids = [line for line in Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} cannot be read as ids, one a line: {error}') from error
+    if not ids:
+        raise ValueError(f'{path} holds no ids: write one a line')
+    return ids
+
+
+def write_lists(answers: Iterable[Dict[str, Any]], path: Path) -> int:
+    """Write lists as they come, whole or not at all, and return their number.
+
+    Args:
+        answers: what :meth:`tvdiff_pyg.training.Run.recommend` returns or ``recommend_all`` yields.
+        path: ``.jsonl``, a line each with all that is known of the items, or ``.parquet``, with columns ``user``,
+            ``items`` and ``scores``; must not exist.
+
+    Raises:
+        ValueError: another suffix, or the file exists.
+        ImportError: Parquet without pyarrow.
+    """
+    if path.suffix not in ('.jsonl', '.parquet'):
+        raise ValueError(f"{path} must end in .jsonl or .parquet")
+    if path.exists():
+        raise ValueError(f'{path} exists already: name another file with --out')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+
+    def write_json_lines(temporary: Path) -> None:
+        nonlocal count
+        with open(temporary, 'w', encoding='utf-8') as file:
+            for count, answer in enumerate(answers, 1):
+                file.write(json.dumps(answer, ensure_ascii=False) + '\n')
+
+    def write_parquet(temporary: Path) -> None:
+        nonlocal count
+        schema = pyarrow.schema([('user', pyarrow.string()), ('items', pyarrow.list_(pyarrow.string())),
+                                 ('scores', pyarrow.list_(pyarrow.float32()))])
+        rest = iter(answers)
+        with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+            while group := list(islice(rest, ROWS)):
+                count += len(group)
+                writer.write_table(pyarrow.table([
+                    [answer.get('user') for answer in group],
+                    *([[item[name] for item in answer['items']] for answer in group] for name in ('item', 'score'))],
+                    schema=schema))
+
+    if path.suffix == '.parquet':
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise ImportError(f'Parquet needs pyarrow ({error}): pip install "tvdiff-pyg[parquet]"') from error
+        write_atomically(path, write_parquet)
+    else:
+        write_atomically(path, write_json_lines)
+    return count
