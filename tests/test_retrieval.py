@@ -161,3 +161,18 @@ def test_what_cannot_be_folded_in() -> None:
         fold_in(Popularity(train), InteractionMatrix(torch.tensor([[0], [1]]), 1, 61), 5)
     with pytest.raises(ValueError, match="'k' must lie in"):
         fold_in(Popularity(train), histories, 61)
+
+
+def test_a_shared_scorer_and_smaller_blocks_give_the_same_within_rounding() -> None:
+    train = _train()
+    model = _tvdiff(train).eval()
+    blocks = []
+    score = model.history_scorer()
+
+    def watched(histories: InteractionMatrix, rows: Tensor) -> Tensor:
+        blocks.append(rows.numel())
+        return score(histories, rows)
+
+    got = fold_in(model, train, 10, scorer=watched, block_size=3)
+    assert set(blocks) == {3} and len(blocks) == 67
+    torch.testing.assert_close(got.scores, fold_in(model, train, 10).scores)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.typing import Recommender, Scorer
+from tvdiff_pyg.typing import HistoryScorer, Recommender, Scorer
 
 if TYPE_CHECKING:
     from tvdiff_pyg.nn.models.base import InteractionModel
@@ -33,39 +33,41 @@ def check_k(k: int, num_items: int) -> None:
         raise ValueError(f"'k' must lie in 1..{num_items}, the number of items; got {k}")
 
 
-def user_blocks(users: Tensor) -> Iterator[Tuple[Tensor, int]]:
+def user_blocks(users: Tensor, block_size: int = BLOCK_SIZE) -> Iterator[Tuple[Tensor, int]]:
     """Cut users into blocks of one fixed size, the last padded by repeating its first user.
 
     A matrix product rounds differently for another shape, so scores are only ever computed in this one shape:
     then a user's list does not depend on who else was asked for (SPEC 12).
 
     Yields:
-        A block ``[BLOCK_SIZE]`` and how many of its users count.
+        A block ``[block_size]`` and how many of its users count.
     """
-    for block in users.split(BLOCK_SIZE) if users.numel() else ():
-        padding = block[:1].expand(BLOCK_SIZE - block.numel())
+    for block in users.split(block_size) if users.numel() else ():
+        padding = block[:1].expand(block_size - block.numel())
         yield torch.cat([block, padding]), block.numel()
 
 
 @torch.no_grad()
 def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = (),
-          allowed: Optional[Tensor] = None) -> TopK:
+          allowed: Optional[Tensor] = None, block_size: int = BLOCK_SIZE) -> TopK:
     """Rank the items that a block of users has not seen; of equal scores the lower index comes first.
 
     Args:
         scorer: a model's scoring function.
-        users: user indices ``[B]``; any number, scored in fixed blocks. One block of scores, ``BLOCK_SIZE`` x N, is
+        users: user indices ``[B]``; any number, scored in fixed blocks. One block of scores, ``block_size`` x N, is
             in memory at a time.
         k: length of the lists, 1..N.
         seen: interactions to mask.
         allowed: which items may be listed, boolean ``[N]``; all by default.
+        block_size: users to score at a time. A smaller block answers a single user sooner, with scores that differ by
+            rounding.
 
     Raises:
         ValueError: ``k`` out of range, or a score that is NaN.
     """
     items: List[Tensor] = []
     values: List[Tensor] = []
-    for block, count in user_blocks(users):
+    for block, count in user_blocks(users, block_size):
         scores = scorer(block)[:count]
         check_k(k, scores.size(1))
         if bool(scores.isnan().any()):
@@ -103,7 +105,8 @@ def largest(scores: Tensor, k: int) -> TopK:
     return TopK(items.gather(1, order), values)
 
 
-def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allowed: Optional[Tensor] = None) -> TopK:
+def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allowed: Optional[Tensor] = None,
+            scorer: Optional[HistoryScorer] = None, block_size: int = BLOCK_SIZE) -> TopK:
     """Return the ``k`` best items of people who need not have been trained on, from the items that they have seen.
 
     Nothing is trained. The items of a user of the training part get that user's scores (SPEC 7b), to the bit where the
@@ -114,6 +117,8 @@ def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allow
         histories: what each person has seen; these items are masked.
         k: length of the lists, 1..N.
         allowed: which items may be listed, boolean ``[N]``; all by default.
+        scorer: the model's ``history_scorer()``, where many calls share one.
+        block_size: as in :func:`top_k`.
 
     Raises:
         ValueError: ``k`` out of range, items of another catalogue, or a model that knows only its own users.
@@ -121,9 +126,10 @@ def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allow
     check_k(k, model.num_items)
     if histories.num_items != model.num_items:
         raise ValueError(f"'histories' are of {histories.num_items} items, the model has {model.num_items}")
-    score = model.history_scorer()
+    score = model.history_scorer() if scorer is None else scorer
     people = torch.arange(histories.num_users, device=histories.col.device)
-    return top_k(lambda rows: score(histories, rows), people, k, [histories], allowed)
+    return top_k(lambda rows: score(histories, rows), people, k, [histories], allowed,
+                 block_size)
 
 
 def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = (),

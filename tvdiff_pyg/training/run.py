@@ -46,6 +46,7 @@ from tvdiff_pyg.training.storage import (
     save_weights,
     split_checksum,
 )
+from tvdiff_pyg.typing import HistoryScorer
 
 CONFIG, METRICS, WEIGHTS, LOG, PLOT = 'config.yaml', 'metrics.json', 'weights.safetensors', 'log.csv', 'training.png'
 PER_USER = 'per_user.safetensors'  # the test part's metrics user by user: for paired tests
@@ -199,13 +200,16 @@ class Run:
                 yield {'user': names[user], 'items': self._listed(*lists)}
 
     def recommend_history(self, histories: Sequence[Sequence[str]], k: int = 10,
-                          allow: Optional[Sequence[str]] = None, deny: Sequence[str] = ()) -> List[Dict[str, Any]]:
+                          allow: Optional[Sequence[str]] = None, deny: Sequence[str] = (),
+                          scorer: Optional[HistoryScorer] = None, block_size: int = BLOCK_SIZE) -> List[Dict[str, Any]]:
         """Return the ``k`` best further items of people who need not have been trained on (fold-in).
 
         Args:
             histories: for each person the original ids of what they have seen, in any order; repeated ids count once.
             k: length of the lists.
             allow, deny: as in :meth:`recommend`.
+            scorer: ``model.history_scorer()``, where many calls share one.
+            block_size: people to score at a time; see :func:`tvdiff_pyg.retrieval.top_k`.
 
         Returns:
             A dict a person, with ``items`` as in :meth:`recommend`.
@@ -220,7 +224,7 @@ class Run:
         row = torch.arange(len(index)).repeat_interleave(torch.tensor([len(items) for items in index]))
         item = torch.tensor([position for items in index for position in items], dtype=torch.long)
         seen = InteractionMatrix(torch.stack([row, item]), len(index), self.model.num_items)
-        best = fold_in(self.model, seen, k, self._allowed(allow, deny))
+        best = fold_in(self.model, seen, k, self._allowed(allow, deny), scorer, block_size)
         return [{'items': self._listed(*lists)} for lists in zip(*best)]
 
     def _listed(self, items: Tensor, scores: Tensor) -> List[Dict[str, Any]]:
