@@ -1,4 +1,4 @@
-"""The command line: ``tvdiff demo | data | fit | test | recommend | thermo | report``."""
+"""The command line: ``tvdiff demo | data | fit | test | recommend | export | thermo | report``."""
 from __future__ import annotations
 
 import csv
@@ -194,6 +194,14 @@ def _parser() -> Any:
                            help='write a file instead, with a line (.jsonl) or a row (.parquet) a person')
     commands.add_subcommand('recommend', recommend, help='top-k lists with the original ids')
 
+    export = run_parser('Write a run of tv-diff or diffrec for serving: an encoder from lists of items to query '
+                        'vectors (torch.export), the item vectors, the ids, and with --format faiss a search index.')
+    export.add_argument('--format', choices=('torch', 'faiss'), default='torch', help='with or without a FAISS index')
+    export.add_argument('--index', choices=('flat', 'ivf', 'hnsw'), default='flat',
+                        help='of --format faiss: exact, or approximate with its recall measured')
+    export.add_argument('--out', type=str, required=True, help='folder to make')
+    commands.add_subcommand('export', export, help='an encoder, item vectors and a search index')
+
     thermo = Parser(description='Energy and entropy of what models make of the training data, against the data: '
                                 'delta U and delta S, in total; plots user by user and in their plane.')
     thermo.add_argument('runs', nargs='+', type=str, help='folders of finished runs')
@@ -325,6 +333,20 @@ def _print_list(answer: Dict[str, Any], k: int) -> None:
         print(f"  no more: {len(answer['items'])} items may be listed")
 
 
+def _export(options: Namespace) -> None:
+    from tvdiff_pyg.training import Run
+    from tvdiff_pyg.training.export import export_run
+
+    if options.format == 'torch' and options.index != 'flat':
+        raise ValueError('--index goes with --format faiss')
+    out = Path(options.out).expanduser()
+    about = export_run(Run.load(options.run), out, options.index if options.format == 'faiss' else None)
+    print(f"written: {out}, {about['items']} items of width {about['width']}; scores differ from the model's by "
+          f"{about['difference']:.1e} of the largest, over {about['compared_users']} users")
+    if about['index'] is not None:
+        print('index: ' + ', '.join(f'{name} {value}' for name, value in about['index'].items()))
+
+
 def _thermo(options: Namespace) -> None:
     from tvdiff_pyg.training.describe import describe_thermodynamics
     from tvdiff_pyg.training.thermo import compare_runs
@@ -344,5 +366,5 @@ def _report(options: Namespace) -> None:
     print(f'written: {out}')
 
 
-_COMMANDS = {'demo': _demo, 'data': _data, 'fit': _fit, 'test': _test, 'recommend': _recommend, 'thermo': _thermo,
-             'report': _report}
+_COMMANDS = {'demo': _demo, 'data': _data, 'fit': _fit, 'test': _test, 'recommend': _recommend, 'export': _export,
+             'thermo': _thermo, 'report': _report}

@@ -1,0 +1,174 @@
+"""A run as plain vector search."""
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('pytorch_lightning')
+from tvdiff_pyg.cli import main  # noqa: E402
+from tvdiff_pyg.diffusion import GaussianDiffusion, NoiseSchedule  # noqa: E402
+from tvdiff_pyg.exported import ExportedRecommender  # noqa: E402
+from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
+from tvdiff_pyg.nn import AnisotropicDenoiser, DiffRec, HelmholtzFreeEnergy, TVDiff  # noqa: E402
+from tvdiff_pyg.nn.query_encoder import QueryEncoder  # noqa: E402
+from tvdiff_pyg.training import Run  # noqa: E402
+from tvdiff_pyg.training.export import build_index, export_run  # noqa: E402
+
+
+def _train() -> InteractionMatrix:
+    seen = torch.rand(20, 30, generator=torch.Generator().manual_seed(0)) < 0.3
+    return InteractionMatrix(seen.nonzero().t(), 20, 30)
+
+
+def _models(train: InteractionMatrix, dtype: torch.dtype) -> dict:
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    try:
+        process = GaussianDiffusion(NoiseSchedule(num_steps=4, scale=1.0, beta_min=0.1, beta_max=0.4))
+        out = {name: TVDiff(train, AnisotropicDenoiser(20, 30, **options), process, HelmholtzFreeEnergy('nll', 1.0))
+               for name, options in {
+                   'cat': dict(hidden_channels=5), 'gate': dict(hidden_channels=5, time_type='gate'),
+                   'align': dict(hidden_channels=[6, 4], time_type='align'),
+                   'no graph': dict(hidden_channels=5, normalization='none'),
+                   'hops': dict(hidden_channels=5, num_hops=2)}.items()}
+        return {**out, 'diffrec': DiffRec(train, process, [6, 4])}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize('name', ['cat', 'gate', 'align', 'no graph', 'hops', 'diffrec'])
+def test_query_times_table_are_the_scores(name: str) -> None:
+    train = _train()
+    model = _models(train, torch.float64)[name].eval()
+    encoder = QueryEncoder.of(model)
+    row, item = train.rows(torch.arange(20))
+    count = torch.bincount(row, minlength=20)
+    expected = model.scorer()(torch.arange(20))
+    torch.testing.assert_close(encoder(item, count.cumsum(0) - count) @ encoder.table.t(), expected)
+    kept = set(encoder.state_dict())
+    assert not any('conv' in key or 'item_table' in key or 'item_bias' in key for key in kept)
+    assert model.denoiser.item_weight.requires_grad  # the model is as it was
+    assert (model.denoiser.conv is None) == (name in ('no graph', 'diffrec'))
+
+
+def test_noise_prediction_is_refused() -> None:
+    train = _train()
+    model = TVDiff(train, AnisotropicDenoiser(20, 30, 4), GaussianDiffusion(NoiseSchedule(num_steps=2), 'eps'),
+                   HelmholtzFreeEnergy('nll', 1.0), engine='dense')
+    with pytest.raises(ValueError, match='predicts noise'):
+        QueryEncoder.of(model)
+
+
+@pytest.fixture(scope='module')
+def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('export') / 'torch'
+    main(['export', str(run_folder), '--out', str(out)])
+    return out
+
+
+def test_an_export_gives_the_lists_of_the_run(exported: Path, run_folder: Path) -> None:
+    run, served = Run.load(run_folder), ExportedRecommender.load(exported)
+    names = run.split.data.item_id
+    histories = [[names[item] for item in run.split.train.rows(torch.tensor([user]))[1].tolist()] for user in range(5)]
+    for deny in ([], [names[2], names[9]]):
+        expected = run.recommend_history(histories, 6, deny=deny)
+        for history, wanted in zip(histories, expected):
+            got, = served.recommend([[*history[::-1], history[0]]], 6, deny)
+            assert [item['item'] for item in got] == [item['item'] for item in wanted['items']]
+            assert [item['score'] for item in got] == pytest.approx(
+                [item['score'] for item in wanted['items']], abs=1e-5)
+    together = served.recommend(histories, 6)
+    assert [[item['item'] for item in got] for got in together] == [
+        [item['item'] for item in wanted['items']] for wanted in run.recommend_history(histories, 6)]
+
+
+def test_it_holds_nothing_of_the_users(exported: Path, run_folder: Path) -> None:
+    run = Run.load(run_folder)
+    program = torch.export.load(exported / 'encoder.pt2')
+    users = run.split.train.num_users
+    assert users != run.model.num_items
+    assert not any(users in value.shape for value in program.state_dict.values())
+    assert program.module()(torch.tensor([3, 5]), torch.tensor([0])).shape == (1, 16)
+    text = (exported / 'items.json').read_text() + (exported / 'export.json').read_text()
+    assert run.split.data.user_id[0] not in text
+    about = json.loads((exported / 'export.json').read_text())
+    assert about['difference'] < 1e-6 and about['compared_users'] == users and about['index'] is None
+
+
+def test_it_is_read_without_lightning(exported: Path) -> None:
+    code = ("import sys; sys.modules['pytorch_lightning'] = None; sys.modules['jsonargparse'] = None\n"
+            "from tvdiff_pyg.exported import ExportedRecommender\n"
+            f"print(ExportedRecommender.load({str(exported)!r}).recommend([['item, 03']], 2)[0][0]['item'])")
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith('item, ')
+
+
+@pytest.mark.parametrize('index', ['flat', 'ivf', 'hnsw'])
+def test_an_index_finds_what_the_table_holds(index: str, run_folder: Path, tmp_path: Path,
+                                             capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip('faiss')
+    out = tmp_path / index
+    main(['export', str(run_folder), '--format', 'faiss', '--index', index, '--out', str(out)])
+    assert f'index: kind {index}' in capsys.readouterr().out
+    plain, served = ExportedRecommender.load(out), ExportedRecommender.load(out)
+    plain.index = None
+    assert served.index.ntotal == 30
+    history = [['item, 03', 'item, 05']]
+    assert [item['item'] for item in served.recommend(history, 5)[0]] == [
+        item['item'] for item in plain.recommend(history, 5)[0]]
+
+
+@pytest.mark.parametrize('kind', ['ivf', 'hnsw'])
+def test_the_stated_recall_is_the_measured_one(kind: str) -> None:
+    pytest.importorskip('faiss')
+    generator = torch.Generator().manual_seed(0)
+    table, query = torch.randn(3000, 16, generator=generator), torch.randn(50, 16, generator=generator)
+    index, about = build_index(table, query, kind)
+    found = index.search(query.numpy(), 100)[1]
+    exact = (query @ table.t()).topk(100).indices.tolist()
+    share = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact)) / 5000
+    assert about['recall@100'] == pytest.approx(share, abs=1e-6) and share >= 0.99
+    setting = {'ivf': 'nprobe', 'hnsw': 'efSearch'}[kind]
+    assert 0 < about[setting] < 3000
+
+
+def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: Path, ratings_file: Path,
+                                                    tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(['fit', '--dataset.path', str(ratings_file), '--model.name', 'ease', '--out', str(tmp_path / 'ease')])
+    for arguments, expected in (
+            ([str(tmp_path / 'ease'), '--out', str(tmp_path / 'x')], 'a ease model has no query encoder'),
+            ([str(run_folder), '--out', str(exported)], 'exists already'),
+            ([str(run_folder), '--index', 'ivf', '--out', str(tmp_path / 'x')], '--index goes with --format faiss')):
+        with pytest.raises(SystemExit):
+            main(['export', *arguments])
+        assert expected in capsys.readouterr().err and not (tmp_path / 'x').exists()
+    served = ExportedRecommender.load(exported)
+    for histories, expected in (([], 'people with at least one item'), ([[]], 'at least one item'),
+                                ([['item, 99']], "item 'item, 99' is not among")):
+        with pytest.raises(ValueError, match=expected):
+            served.recommend(histories, 3)
+    with pytest.raises(ValueError, match="'k' must lie in 1..30"):
+        served.recommend([['item, 03']], 31)
+    for name, content in (('export.json', '{"format": 99}'), ('items.json', '[]'), ('encoder.safetensors', 'x'),
+                          ('table.safetensors', '')):
+        broken = tmp_path / name
+        shutil.copytree(exported, broken)
+        (broken / name).write_text(content)
+        with pytest.raises(ValueError, match='is not a complete export|are not of one export'):
+            ExportedRecommender.load(broken)
+
+
+def test_a_program_that_is_not_the_model_is_not_written(run_folder: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvdiff_pyg.training import export
+
+    monkeypatch.setattr(export, '_difference', lambda *arguments: 1e-3)
+    with pytest.raises(ValueError, match='differs from the model by 1.0e-03'):
+        export_run(Run.load(run_folder), tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
