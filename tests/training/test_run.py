@@ -14,6 +14,7 @@ from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit  # noqa: E402
 from tvdiff_pyg.training import run as run_module  # noqa: E402
 from tvdiff_pyg.training.module import RecommenderModule  # noqa: E402
+from tvdiff_pyg.training.optimizer import RowLazyAdam  # noqa: E402
 from tvdiff_pyg.typing import Batch, LossTerms, Scorer  # noqa: E402
 
 
@@ -213,3 +214,25 @@ def test_warm_up_reaches_the_sampler(ratings_file: Path, tmp_path: Path) -> None
     first, second = ((tmp_path / name / 'log.csv').read_text().splitlines() for name in ('run', 'uniform'))
     same = [a.rpartition(',')[0] == b.rpartition(',')[0] for a, b in zip(first, second)]  # but for the seconds
     assert same == [True, True, True, False]
+
+
+@pytest.mark.parametrize('options, kind', [
+    ({}, torch.optim.Adam), ({'weight_decay': 0.01}, torch.optim.AdamW), ({'optimizer': 'row-lazy-adam'}, RowLazyAdam)])
+def test_the_optimisers_take_their_settings(options: Dict[str, Any], kind: type, ratings_file: Path, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    configure = RecommenderModule.configure_optimizers
+
+    def watch(self: RecommenderModule) -> Any:
+        made.append(configure(self))
+        return made[0]
+
+    monkeypatch.setattr(RecommenderModule, 'configure_optimizers', watch)
+    recipe = _recipe(ratings_file, max_epochs=1, lr=0.02, beta2=0.9, **options)
+    recipe.model = dataclasses.replace(recipe.model, energy_items=10)
+    fit(recipe, tmp_path / 'run', progress=False)
+    optimizer = made[0][0][0]
+    assert type(optimizer) is kind
+    group = optimizer.param_groups[0]
+    assert group['initial_lr'] == 0.02 and group['betas'] == (0.9, 0.9)
+    assert group.get('weight_decay', 0) == options.get('weight_decay', 0)

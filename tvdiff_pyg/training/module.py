@@ -59,6 +59,7 @@ class RecommenderModule(pl.LightningModule):
         optimizer: ``adam`` or ``row-lazy-adam``.
         max_minutes: stop at the end of the epoch in which training has taken so long.
         lr_decay: factor of the learning rate after every epoch.
+        beta2: decay of Adam's second moments.
         average: decay of a moving average of the weights, in 0..1 (see :class:`WeightAverage`), which is what is
             evaluated and kept; ``None`` for the weights themselves.
     """
@@ -75,12 +76,14 @@ class RecommenderModule(pl.LightningModule):
         optimizer: str = 'adam',
         max_minutes: Optional[float] = None,
         lr_decay: float = 1.0,
+        beta2: float = 0.999,
         average: Optional[float] = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
         self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
         self.optimizer, self.max_minutes, self.lr_decay = optimizer, max_minutes, lr_decay
+        self.beta2 = beta2
         self.average = None if average is None else WeightAverage(model, average)
         self.history: List[Dict[str, float]] = []
         self.earlier_seconds = 0.0
@@ -189,10 +192,11 @@ class RecommenderModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer: torch.optim.Optimizer
+        betas = 0.9, self.beta2
         if self.optimizer == 'row-lazy-adam':
-            optimizer = RowLazyAdam(self.parameters(), self.lr)
+            optimizer = RowLazyAdam(self.parameters(), self.lr, betas)
         elif self.weight_decay:
-            optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
+            optimizer = torch.optim.AdamW(self.parameters(), self.lr, betas, weight_decay=self.weight_decay, fused=True)
         else:
-            optimizer = torch.optim.Adam(self.parameters(), self.lr, fused=True)
+            optimizer = torch.optim.Adam(self.parameters(), self.lr, betas, fused=True)
         return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)]

@@ -226,6 +226,8 @@ class TrainingConfig:
             catalogues, with model.energy_items; not the same as Adam.
         lr: Adam's learning rate.
         lr_decay: factor of the learning rate after every epoch; 1 leaves it as it is.
+        beta2: decay of Adam's second moments. The first steps have the largest gradients: 0.999 remembers them for a
+            thousand steps, which are many epochs where an epoch has few.
         average: evaluate and keep a moving average of the weights, with this decay a step, in 0..1; null for none.
         weight_decay: decoupled weight decay (AdamW); 0 for plain Adam.
         max_epochs: at most so many epochs.
@@ -239,6 +241,7 @@ class TrainingConfig:
     optimizer: Literal['adam', 'row-lazy-adam'] = 'adam'
     lr: float = 1e-3
     lr_decay: float = 1.0
+    beta2: float = 0.999
     average: Optional[float] = None
     weight_decay: float = 0.0
     max_epochs: int = 400
@@ -278,6 +281,8 @@ class Recipe:
             raise ValueError(f"'training.lr' must be a finite number > 0, got {training.lr}")
         if not 0 < training.lr_decay <= 1:
             raise ValueError(f"'training.lr_decay' must lie in (0, 1], got {training.lr_decay}")
+        if not 0 <= training.beta2 < 1:
+            raise ValueError(f"'training.beta2' must lie in [0, 1), got {training.beta2}")
         if training.average is not None and not 0 <= training.average < 1:
             raise ValueError(f"'training.average' must lie in [0, 1), got {training.average}")
         if training.max_minutes is not None and not 0 < training.max_minutes < float('inf'):

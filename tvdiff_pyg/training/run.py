@@ -333,7 +333,8 @@ def fit(
         watchers.append(ThermodynamicsWatcher(split.train, recipe.training.thermo_users, seed))
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
                                recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
-                               recipe.training.max_minutes, recipe.training.lr_decay, recipe.training.average)
+                               recipe.training.max_minutes, recipe.training.lr_decay, recipe.training.beta2,
+                               recipe.training.average)
     batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed)
     with _only_writer(out):
         if not resume and any(path.name != LOCK for path in out.iterdir()):
