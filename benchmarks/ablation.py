@@ -22,11 +22,11 @@ import yaml
 from safetensors.numpy import load_file
 from scipy import stats
 
-from benchmarks.sweep import folder_name, run_cell
+from benchmarks.sweep import folder_name, run_cell, typed
 from tvdiff_pyg.training.files import write_json, write_text
 from tvdiff_pyg.training.plots import save_figure
 from tvdiff_pyg.training.recipe import load_recipe, recipe_path
-from tvdiff_pyg.training.run import LOG, PER_USER
+from tvdiff_pyg.training.run import LOG, METRICS as RUN_METRICS, PER_USER, read_settings
 
 RESULTS = Path(__file__).parent / 'results' / 'ablation'
 PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
@@ -80,15 +80,16 @@ def base_settings(recipe: str, changes: Sequence[str]) -> Settings:
         name, _, value = change.partition('=')
         if name not in flat or not value:
             raise ValueError(f"--set takes NAME=VALUE of a setting of tvdiff fit; got '{change}'")
-        flat[name] = yaml.safe_load(value)
+        flat[name] = typed(value)
     return flat
 
 
 def cell_of(base: Settings, recipe: str, point: Settings) -> Dict[str, str]:
     """Return how a point departs from the recipe as it is shipped: what names its run."""
     shipped = base_settings(recipe, [])
-    return {name: str({**base, **point}[name]) for name in sorted(base)
-            if {**base, **point}[name] != shipped[name]}
+    values = {**base, **point}
+    return {name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in sorted(values.items()) if value != shipped[name]}
 
 
 def read_cell(folder: Path, metrics: Dict[str, Any]) -> Dict[str, Any]:
@@ -137,33 +138,46 @@ def run(options: argparse.Namespace) -> None:
     record: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {'axes': {}}
     if record.get('set', options.set) != options.set:
         raise SystemExit(f"{file} is of runs with --set {record['set']}: name another --results")
+    recipe = yaml.safe_load(recipe_path(options.dataset).read_text(encoding='utf-8'))
+    if record.get('recipe', recipe) != recipe:
+        raise SystemExit(f'{file} is of runs by another version of the recipe: name another --results and --work')
     record.update({'dataset': options.dataset, 'protocol': options.protocol, 'set': options.set,
-                   'recipe': yaml.safe_load(recipe_path(options.dataset).read_text(encoding='utf-8'))})
+                   'recipe': recipe})
     work = Path(options.work) / options.dataset / options.protocol
     work.mkdir(parents=True, exist_ok=True)
     base_cell = cell_of(base, options.dataset, {})
-    done: Dict[int, Path] = {}  # the base's runs by seed
     for seed in options.seeds:
         for axis, name, cell in [('', 'base', base_cell)] + [
                 (axis, name, cell_of(base, options.dataset, point)) for axis in options.axes
                 for name, point in AXES[axis].points.items()]:
             folder = work / folder_name(cell, seed)
             metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
+            _check_settings(folder, {**base, **(AXES[axis].points[name] if axis else {})})
             record['device'], record['versions'] = metrics['device'], metrics['versions']
             if not axis:
-                done[seed] = folder
                 continue
             point = record['axes'].setdefault(axis, {}).setdefault(name, {'cells': {}})
             point['settings'] = AXES[axis].points[name]
             point['is_base'] = cell == base_cell
             point['cells'][str(seed)] = read_cell(folder, metrics)
-            seeds = [int(number) for number in point['cells'] if int(number) in done]
-            point['difference'] = None if point['is_base'] else interval(
-                [work / folder_name(cell, number) for number in seeds], [done[number] for number in seeds])
+            pairs = [(work / folder_name(cell, number), work / folder_name(base_cell, number))
+                     for number in map(int, point['cells'])]
+            pairs = [pair for pair in pairs if all((run / RUN_METRICS).is_file() for run in pair)]
+            point['difference'] = None if point['is_base'] else interval(*zip(*pairs))
             write_json(file, record)
             recall = metrics['test']['recall@20']
             print(f'{options.dataset} {axis} {name} seed {seed}: test recall@20 {recall:.4f}, '
                   f"{metrics['train_s']:.0f} s", flush=True)
+
+
+def _check_settings(folder: Path, expected: Settings) -> None:
+    """Raise unless a run has these settings: one by an older recipe may lie in a folder of the same name."""
+    groups = read_settings(folder).recipe.to_dict()
+    for name, value in expected.items():
+        group, _, key = name.partition('.')
+        if groups[group][key] != value:
+            raise RuntimeError(f'{folder} was trained with {name}={groups[group][key]}, not {value}: name another '
+                               f'--work')
 
 
 def _mean(cells: Sequence[Dict[str, Any]], part: str, metric: str) -> str:

@@ -65,12 +65,13 @@ def run_fit(folder: Path, begin: Sequence[str], always: Sequence[str] = ()) -> D
     return metrics
 
 
-def _typed(value: str) -> Any:
+def typed(value: str) -> Any:
     """Read a value as the command line does: YAML, but '1e-05' is a number."""
+    read = yaml.safe_load(value)
     try:
-        return float(value)
+        return float(read) if isinstance(read, str) else read
     except ValueError:
-        return yaml.safe_load(value)
+        return read
 
 
 def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
@@ -90,7 +91,7 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
         raise RuntimeError(f'{folder} holds a run of another protocol or seed: name another --out')
     for name, value in cell.items():
         group, _, key = name.partition('.')
-        if config[group][key] != _typed(value):
+        if config[group][key] != typed(value):
             raise RuntimeError(f'{folder} holds a run with another {name}: name another --out')
     return metrics
 

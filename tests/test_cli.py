@@ -242,6 +242,8 @@ def test_benchmark_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
     (['--all', '--out', 'lists.csv'], 'lists.csv must end in .jsonl or .parquet'),
     (['--history', 'item'], "item 'item' does not occur"),
     (['--history', ''], "item '' does not occur"),
+    (['--users', 'u01\nu02'], 'separate them by commas'),
+    (['--users', '"u01'], 'separate them by commas'),
     (['--users-file', 'none.txt'], 'none.txt cannot be read as ids, one a line'),
     (['--users', 'u01', '--deny', 'none.txt'], 'none.txt cannot be read'),
 ])

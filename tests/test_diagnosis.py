@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from tvdiff_pyg.diagnosis import diagnose, diverged
+from tvdiff_pyg.diagnosis import diagnose, diagnose_all, diverged
 
 METRIC = 'validation/recall@20'
 
@@ -96,3 +96,13 @@ def test_in_words():
     assert str(found) == ('divergence: the loss became nan in epoch 3. Likely cause: steps or noise too large. Try: a '
                           'lower training.lr, loss.temperature or diffusion.scale, in another folder.')
     assert list(found.to_dict()) == ['name', 'saw', 'cause', 'change']
+
+
+def test_what_has_passed_is_not_forgotten() -> None:
+    rows = history(40, energy=lambda e: wave(0.04, 0.01)(e) if e < 20 else 0.01,
+                   entropy=lambda e: wave(-0.01, -0.02)(e) if e < 20 else -0.02,
+                   uniformity=lambda e: 0.99 if e < 8 else 0.8)
+    assert names(rows) == []
+    found = diagnose_all(rows, METRIC)
+    assert [diagnosis.name for diagnosis in found] == ['near-uniform scores', 'oscillation']
+    assert diagnose_all(rows[:4], METRIC) == []

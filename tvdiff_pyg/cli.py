@@ -1,4 +1,4 @@
-"""The command line: ``tvdiff demo | data | fit | test | recommend | export | thermo | report``."""
+"""The command line: ``tvdiff demo | data | fit | test | recommend | export | thermo | report | serve``."""
 from __future__ import annotations
 
 import csv
@@ -218,6 +218,21 @@ def _parser() -> Any:
     report.add_argument('runs', nargs='+', type=str, help='folders of finished runs')
     report.add_argument('--out', type=Optional[str], help='the file (default: the first free runs/report....html)')
     commands.add_subcommand('report', report, help='an HTML file about runs')
+
+    serve = run_parser('Serve a run over HTTP until Ctrl-C or SIGTERM: recommendations, search, a demo page. It has no '
+                       'TLS and no password: put a proxy before it where others can reach it.')
+    serve.add_argument('--host', type=str, default='127.0.0.1', help='address to listen on')
+    serve.add_argument('--port', type=int, default=8000, help='0 takes a free one')
+    serve.add_argument('--allowed-hosts', type=Optional[str],
+                       help='names that requests may be addressed to, separated by commas (default: on loopback its '
+                            'own names, elsewhere any)')
+    serve.add_argument('--max-k', type=int, default=100, help='longest list')
+    serve.add_argument('--max-history', type=int, default=1000, help='most items of a history')
+    serve.add_argument('--max-filter', type=int, default=1000, help='most items to allow, or to deny')
+    serve.add_argument('--max-body', type=int, default=65536, help='bytes of a body')
+    serve.add_argument('--max-waiting', type=int, default=64, help='requests at a time; others are refused')
+    serve.add_argument('--threads', type=int, default=1, help='threads that score')
+    commands.add_subcommand('serve', serve, help='an HTTP service')
     return parser
 
 
@@ -320,7 +335,13 @@ def _recommend(options: Namespace) -> None:
 
 def _ids(text: str, known: Sequence[str]) -> List[str]:
     """Read ids separated by commas; a known id may hold some itself."""
-    return [text] if text in known else next(csv.reader([text], skipinitialspace=True)) or ['']
+    if text in known:
+        return [text]
+    try:
+        return next(csv.reader([text], skipinitialspace=True, strict=True)) or ['']
+    except csv.Error as error:
+        raise ValueError(f'the ids cannot be read ({error}): separate them by commas, in quotes where they hold some, '
+                         f'or write them to a file, one a line') from error
 
 
 def _print_list(answer: Dict[str, Any], k: int) -> None:
@@ -351,11 +372,15 @@ def _thermo(options: Namespace) -> None:
     from tvdiff_pyg.training.describe import describe_thermodynamics
     from tvdiff_pyg.training.thermo import compare_runs
 
+    if not 0 <= options.seed < 2 ** 63:
+        raise ValueError(f"'--seed' must lie in 0..2^63-1, got {options.seed}")
+    if options.users is not None and options.users < 2:
+        raise ValueError(f"'--users' must be at least 2, got {options.users}")
     out = Path(options.out).expanduser() if options.out else _free_folder('thermo')
     rows = compare_runs(options.runs, out, options.published, options.users, options.seed)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if options.json else describe_thermodynamics(rows))
-    if not options.json:
-        print(f'written: {out}/reconstruction.png, plane.png, thermo.csv')
+    where = sys.stderr if options.json else sys.stdout
+    print(f'written: {out}/reconstruction.png, plane.png, thermo.csv', file=where)
 
 
 def _report(options: Namespace) -> None:
@@ -366,5 +391,14 @@ def _report(options: Namespace) -> None:
     print(f'written: {out}')
 
 
+def _serve(options: Namespace) -> None:
+    from tvdiff_pyg.serving import Limits, serve
+
+    limits = Limits(max_k=options.max_k, max_history=options.max_history, max_filter=options.max_filter,
+                    max_body=options.max_body, max_waiting=options.max_waiting, threads=options.threads)
+    hosts = None if options.allowed_hosts is None else [name.strip() for name in options.allowed_hosts.split(',')]
+    serve(options.run, options.host, options.port, limits, hosts)
+
+
 _COMMANDS = {'demo': _demo, 'data': _data, 'fit': _fit, 'test': _test, 'recommend': _recommend, 'export': _export,
-             'thermo': _thermo, 'report': _report}
+             'thermo': _thermo, 'report': _report, 'serve': _serve}

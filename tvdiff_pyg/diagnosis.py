@@ -80,6 +80,15 @@ def diagnose(history: History, metric: str, temperature: float = 1.0) -> List[Di
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
 
+def diagnose_all(history: History, metric: str, temperature: float = 1.0) -> List[Diagnosis]:
+    """Return what :func:`diagnose` would have said after any epoch: each signature as it was first seen."""
+    found: Dict[str, Diagnosis] = {}
+    for epochs in range(EPOCHS, len(history) + 1):
+        for diagnosis in diagnose(history[:epochs], metric, temperature):
+            found.setdefault(diagnosis.name, diagnosis)
+    return list(found.values())
+
+
 def diverged(what: str) -> Diagnosis:
     """Return the diagnosis of a loss or a weight that is no longer finite."""
     return Diagnosis('divergence', what, 'steps or noise too large',

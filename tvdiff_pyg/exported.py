@@ -62,16 +62,19 @@ class ExportedRecommender:
             items = json.loads((folder / ITEMS).read_text(encoding='utf-8'))
             table = load_file(folder / TABLE)['table']
             encoder = QueryEncoder.from_state(about['encoder'], load_file(folder / ENCODER), table)
+            index = None
+            if about['index'] is not None:
+                try:
+                    import faiss
+                except ImportError as error:
+                    raise ImportError(
+                        f'this export has an index ({error}): pip install "tvdiff-pyg[faiss]"') from error
+                index = faiss.read_index(str(folder / INDEX))
+        except ImportError:
+            raise
         except Exception as error:  # safetensors has its own for files that are not its
             raise ValueError(f"{folder} is not a complete export ({' '.join(str(error).split())}): make one with "
                              f"'tvdiff export RUN --out DIR'") from error
-        index = None
-        if about['index'] is not None:
-            try:
-                import faiss
-            except ImportError as error:
-                raise ImportError(f'this export has an index ({error}): pip install "tvdiff-pyg[faiss]"') from error
-            index = faiss.read_index(str(folder / INDEX))
         return cls(encoder, table, items, index)
 
     @torch.no_grad()

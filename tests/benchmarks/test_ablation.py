@@ -40,7 +40,7 @@ def test_points_that_come_to_the_same_are_one_cell() -> None:
     assert cell['base'] == cell['bpr'] == cell['5'] == cell['1e-4'] == {'model.hidden_channels': '64'}
     assert cell['15'] == {'model.hidden_channels': '64', 'loss.temperature': '15'}
     assert cell['1e-5'] == {'model.hidden_channels': '64', 'diffusion.scale': '1e-05'}
-    assert sweep._typed('1e-05') == 1e-5 and sweep._typed('null') is None and sweep._typed('[20]') == [20]
+    assert sweep.typed('1e-05') == 1e-5 and sweep.typed('null') is None and sweep.typed('[20]') == [20]
     with pytest.raises(ValueError, match='--set takes NAME=VALUE'):
         ablation.base_settings('lastfm', ['model.width=3'])
 

@@ -138,6 +138,28 @@ def test_the_stated_recall_is_the_measured_one(kind: str) -> None:
     assert 0 < about[setting] < 3000
 
 
+def test_places_that_an_index_leaves_empty_are_not_found() -> None:
+    pytest.importorskip('faiss')
+    generator = torch.Generator().manual_seed(0)
+    centres = 10 * torch.eye(3, 8)
+    table = centres.repeat_interleave(40, 0) + torch.randn(120, 8, generator=generator)  # lists of 40, asked for 100
+    query = centres.repeat(5, 1) + torch.randn(15, 8, generator=generator)
+    index, about = build_index(table, query, 'ivf')
+    found = index.search(query.numpy(), 100)[1]
+    exact = (query @ table.t()).topk(100).indices.tolist()
+    share = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact)) / 1500
+    assert about['recall@100'] == pytest.approx(share, abs=1e-6) and share >= 0.99 and about['nprobe'] > 1
+
+
+def test_the_encoder_follows_its_type_and_place() -> None:
+    train = _train()
+    model = _models(train, torch.float32)['cat'].eval()
+    encoder = QueryEncoder.of(model)
+    item, offset = torch.tensor([3, 5, 1]), torch.tensor([0, 2])
+    single = encoder(item, offset)
+    torch.testing.assert_close(encoder.double()(item, offset).float(), single)
+
+
 def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: Path, ratings_file: Path,
                                                     tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(['fit', '--dataset.path', str(ratings_file), '--model.name', 'ease', '--out', str(tmp_path / 'ease')])
@@ -156,8 +178,8 @@ def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: 
     with pytest.raises(ValueError, match="'k' must lie in 1..30"):
         served.recommend([['item, 03']], 31)
     for name, content in (('export.json', '{"format": 99}'), ('items.json', '[]'), ('encoder.safetensors', 'x'),
-                          ('table.safetensors', '')):
-        broken = tmp_path / name
+                          ('table.safetensors', ''), ('export.json', '{"format": 1}')):
+        broken = tmp_path / f'{name}-{len(content)}'
         shutil.copytree(exported, broken)
         (broken / name).write_text(content)
         with pytest.raises(ValueError, match='is not a complete export|are not of one export'):

@@ -15,6 +15,7 @@ pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg import diagnosis  # noqa: E402
 from tvdiff_pyg.cli import main  # noqa: E402
 from tvdiff_pyg.training import Run  # noqa: E402
+from tvdiff_pyg.training.people import person, sample_people  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 LOOK = """<script>addEventListener('load', () => { document.title = JSON.stringify({
@@ -91,8 +92,13 @@ def test_a_browser_shows_it_whole(report: Path, runs: List[Path], tmp_path: Path
     for folder in runs:
         run = Run.load(folder)
         assert f"{run.metrics['test']['recall@20']:.4f}" in text
-        best = run.recommend([run.split.data.user_id[0]], 1)
-        assert best
+        for user in sample_people(run):
+            seen_by = person(run, user)
+            assert f"User {seen_by['user']}, {seen_by['number']} items" in text
+            listed = ''.join(f"{item['item']}\n" for item in seen_by['recommended'])
+            assert listed in f'{text}\n'
+        means = run.thermodynamics(1000)
+        assert f"{float(means.delta_energy.mean()):.2f}" in text and f"{float(means.delta_entropy.mean()):.3f}" in text
     assert seen['hits'] > 0
 
 

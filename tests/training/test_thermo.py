@@ -10,8 +10,12 @@ import torch
 
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.cli import main  # noqa: E402
-from tvdiff_pyg.thermodynamics import thermodynamics  # noqa: E402
+from tvdiff_pyg.thermodynamics import Thermodynamics, thermodynamics  # noqa: E402
 from tvdiff_pyg.training import Run  # noqa: E402
+from tvdiff_pyg.training import thermo as thermo_module  # noqa: E402
+from tvdiff_pyg.training.describe import describe_thermodynamics  # noqa: E402
+from tvdiff_pyg.training.people import person, sample_people  # noqa: E402
+from tvdiff_pyg.training.plots import plane_figure, reconstruction_figure  # noqa: E402
 
 
 @pytest.mark.parametrize('published', [False, True])
@@ -40,7 +44,54 @@ def test_in_words_and_from_a_sample(run_folder: Path, tmp_path: Path, capsys: py
     assert 'Estimated from a sample' in lines[2]
     with pytest.raises(SystemExit):
         main(['thermo', str(run_folder), '--users', '1', '--out', str(tmp_path / 'other')])
-    assert "'size' must be at least 2" in capsys.readouterr().err and not (tmp_path / 'other').exists()
+    assert "'--users' must be at least 2" in capsys.readouterr().err and not (tmp_path / 'other').exists()
+
+
+def test_figures_show_what_they_say() -> None:
+    seen = Thermodynamics(torch.arange(3), torch.tensor([4, 1, 2]), torch.tensor([0.4, 0.1, 0.2]),
+                          torch.tensor([5.0, 6.0, 7.0]), 3)
+    left, right = reconstruction_figure({'a $b$': seen}).axes[:2]
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in left.lines}
+    assert drawn == {'reconstructed': pytest.approx([0.1, 0.2, 0.4]), 'original': [1, 2, 4]}
+    assert [line.get_ydata().tolist() for line in right.lines] == [[6.0, 7.0, 5.0], pytest.approx([0.0, 1.0, 2.0])]
+    figure = plane_figure({'x': {'delta_energy': -3.0, 'delta_entropy': 2.0}},
+                          {'x': [{'delta_energy': -4.0, 'delta_entropy': 5.0}, {'epoch': 1}]})
+    path, point = figure.axes[0].lines[:2]
+    assert (path.get_xdata().tolist(), path.get_ydata().tolist()) == ([-4.0], [5.0])
+    assert (point.get_xdata().tolist(), point.get_ydata().tolist()) == ([-3.0], [2.0])
+
+
+def test_the_table_and_the_paths(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {'run': 'r', 'model': 'm', 'dataset': 'd', 'users': 4, 'sampled': None, 'delta_energy': -10.0,
+           'delta_entropy': 6.0}
+    cells = describe_thermodynamics([row]).splitlines()[1].split()
+    assert cells == ['r', 'm', 'd', '4', '-10.0', '6.0', '-2.50', '1.500']
+    paths = []
+    monkeypatch.setattr(thermo_module, 'plane_figure',
+                        lambda means, given: paths.append(given) or plane_figure(means, {}))
+    for published in (False, True):
+        thermo_module.compare_runs([run_folder], tmp_path / str(published), published)
+    (ours,), (theirs,) = (list(given.values()) for given in paths)
+    assert len(ours) == len(Run.load(run_folder).history()) and theirs == []  # what is logged is ours
+
+
+def test_another_seed_is_another_sample(run_folder: Path) -> None:
+    run = Run.load(run_folder)
+    first, second = (run.thermodynamics(10, seed=seed).users.tolist() for seed in (0, 1))
+    assert first != second and first == run.thermodynamics(10, seed=0).users.tolist()
+
+
+def test_people_are_of_middling_activity_and_their_rarest_items_come_first(run_folder: Path) -> None:
+    run = Run.load(run_folder)
+    degree = run.split.train.user_degree
+    ranks = [int((degree > degree[user]).sum()) for user in sample_people(run)]
+    assert ranks[0] <= run.split.train.num_users // 4 and ranks[-1] <= run.split.train.num_users // 2
+    user = sample_people(run)[0]
+    about = person(run, user, liked=3)
+    by_item = dict(zip(run.split.data.item_id, run.split.train.item_degree.tolist()))
+    items = run.split.train.rows(torch.tensor([user]))[1].tolist()
+    mine = sorted(by_item[run.split.data.item_id[item]] for item in items)
+    assert [by_item[item['item']] for item in about['liked']] == mine[:3] and about['number'] == len(mine)
 
 
 @pytest.mark.slow

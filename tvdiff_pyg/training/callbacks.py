@@ -99,7 +99,7 @@ class FalseNegativesWatcher(EpochWatcher):
 
 
 class FailureSignatures(pl.Callback):
-    """Says what goes wrong, once, as soon as the history shows it (:func:`tvdiff_pyg.diagnosis.diagnose`).
+    """Says what goes wrong as soon as the history shows it (:func:`tvdiff_pyg.diagnosis.diagnose`), once a session.
 
     Args:
         temperature: of the loss.
@@ -117,11 +117,6 @@ class FailureSignatures(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._look(pl_module)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        diagnosis = getattr(exception, 'diagnosis', None)  # whoever catches the exception says it
-        if diagnosis is not None:
-            self.found.append(diagnosis)
 
     def _look(self, module: Any) -> None:
         known = {diagnosis.name for diagnosis in self.found}

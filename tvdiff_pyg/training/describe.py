@@ -59,7 +59,7 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
     """
     width = max(len('run'), *(len(row['run']) for row in rows))
     lines = [f"{'run':<{width}}  {'model':<10}  {'data set':<16}  {'users':>7}  {'delta U':>20}  "
-             f"{'delta S, bits':>20}  {'U a user':>8}  {'S a user':>8}"]
+             f"{'delta S, bits':>20}  {'dU a user':>9}  {'dS a user':>9}"]
     for row in rows:
         cells = []
         for name in ('delta_energy', 'delta_entropy'):
@@ -67,7 +67,7 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
             cells.append(f"{row[name]:,.1f}{error}".rjust(20))
         users = row['users']
         lines.append(f"{row['run']:<{width}}  {row['model']:<10}  {row['dataset']:<16}  {users:>7,}  {cells[0]}  "
-                     f"{cells[1]}  {row['delta_energy'] / users:>8.2f}  {row['delta_entropy'] / users:>8.3f}")
+                     f"{cells[1]}  {row['delta_energy'] / users:>9.2f}  {row['delta_entropy'] / users:>9.3f}")
     if any(row['sampled'] for row in rows):
         lines.append('Estimated from a sample of users; ±: standard error.')
     return '\n'.join(lines)

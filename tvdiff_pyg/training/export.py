@@ -161,6 +161,7 @@ def build_index(table: Tensor, query: Tensor, kind: str) -> tuple:
 
 
 def _recall(found: Tensor, exact: Tensor) -> float:
-    """Return the share of the exact lists ``[Q, k]`` that was found."""
+    """Return the share of the exact lists ``[Q, k]`` that was found; -1 marks places that an index left empty."""
     both = torch.cat([found, exact], dim=1).sort(dim=1).values
-    return float((both[:, 1:] == both[:, :-1]).sum(1).double().mean() / exact.size(1))
+    twice = (both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)
+    return float(twice.sum(1).double().mean() / exact.size(1))

@@ -46,7 +46,7 @@ def reconstruction_figure(seen: Mapping[str, Thermodynamics]) -> Any:
             axes.plot(original[order].numpy(), color='black', linewidth=1, label='original')
             axes.set_ylabel(what)
             axes.set_xlabel('user, by number of interactions')
-            axes.set_title(name, fontsize='medium')
+            axes.set_title(_plain(name), fontsize='medium')
         left.set_yscale('symlog', linthresh=1)
         left.legend(loc='upper left')
     return figure
@@ -66,7 +66,7 @@ def plane_figure(totals: Mapping[str, Mapping[str, float]], paths: Mapping[str, 
         path = [row for row in paths.get(name, ()) if 'delta_energy' in row]
         axes.plot([row['delta_energy'] for row in path], [row['delta_entropy'] for row in path], '-', linewidth=0.8,
                   color=color, alpha=0.6)
-        axes.plot(total['delta_energy'], total['delta_entropy'], 'o', color=color, label=name)
+        axes.plot(total['delta_energy'], total['delta_entropy'], 'o', color=color, label=_plain(name))
     axes.axhline(0, color='grey', linewidth=0.5)
     axes.axvline(0, color='grey', linewidth=0.5)
     axes.set_xlabel(r'$\Delta U$ a user')
@@ -80,6 +80,11 @@ def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     save: Callable[[Any], None] = lambda file: figure.savefig(file, format='png', dpi=120)  # noqa: E731
     write_atomically(path, save)
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from reading a name as mathematics."""
+    return text.replace('$', r'\$')
 
 
 def _figure(width: float, height: float) -> Any:

@@ -273,6 +273,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_model()
+        if self.model.name == 'tv-diff' and (self.model.num_layers or 0) < 1:
+            raise ValueError(f"'model.num_layers' must be at least 1 for tv-diff, got {self.model.num_layers}")
+        if self.sampler.warmup_epochs < 0:
+            raise ValueError(f"'sampler.warmup_epochs' must be at least 0, got {self.sampler.warmup_epochs}")
         training = self.training
         for name in ('batch_size', 'max_epochs', 'patience'):
             if getattr(training, name) < 1:
@@ -444,7 +448,7 @@ def _diffusion_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
                        bool(model.reweight), recipe.loss.reduction, timesteps, model.engine)
     denoiser = AnisotropicDenoiser(
         interactions.num_users, interactions.num_items, model.hidden_channels, model.time_channels, model.time_type,
-        model.normalization, model.dropout, model.num_layers or 1)
+        model.normalization, model.dropout, 1 if model.num_layers is None else model.num_layers)
     loss = HelmholtzFreeEnergy(recipe.loss.entropy, recipe.loss.temperature, recipe.loss.reduction)
     return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler), timesteps, model.engine,
                   energy_items=model.energy_items, energy_rank=model.energy_rank,

@@ -62,8 +62,7 @@ def _section(run: Run) -> Dict[str, Any]:
                                         run.recipe.loss.temperature))
     return {
         'folder': str(run.folder), 'metrics': metrics, 'text': describe_run({**metrics, 'diagnoses': []}),
-        'parts': {part: metrics[part] for part in ('validation', 'test') if metrics[part]},
-        'settings': {group: values for group, values in run.recipe.to_dict().items()},
+        'settings': run.recipe.to_dict(),
         'history': history, 'curves': curves, 'diagnoses': metrics.get('diagnoses', []),
         'thermo': {name: value / size for name, value in total.items()}, 'thermo_users': thermo.users.numel(),
         'people': _people(run),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tvdiff_pyg import __version__
 from tvdiff_pyg.datasets import file_sha256
-from tvdiff_pyg.diagnosis import diagnose
+from tvdiff_pyg.diagnosis import diagnose_all
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
@@ -221,7 +221,8 @@ class Run:
         if not all(histories):
             raise ValueError("'histories' holds a person without items: name at least one")
         index = [self._positions('item', history) for history in histories]
-        row = torch.arange(len(index)).repeat_interleave(torch.tensor([len(items) for items in index]))
+        count = torch.tensor([len(items) for items in index], dtype=torch.long)
+        row = torch.arange(len(index)).repeat_interleave(count)
         item = torch.tensor([position for items in index for position in items], dtype=torch.long)
         seen = InteractionMatrix(torch.stack([row, item]), len(index), self.model.num_items)
         best = fold_in(self.model, seen, k, self._allowed(allow, deny), scorer, block_size)
@@ -375,7 +376,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         'epochs': len(module.history),
         'stopped': stopped,
         'diagnoses': [diagnosis.to_dict() for diagnosis in
-                      diagnose(module.history, module.monitor, recipe.loss.temperature)],
+                      diagnose_all(module.history, module.monitor, recipe.loss.temperature)],
         'test': test.mean,
         'validation': evaluators['validation'](scorer).mean if 'validation' in evaluators else None,
         'dropped': dict(data.dropped),
