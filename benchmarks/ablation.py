@@ -11,7 +11,6 @@ and the plots are made from the JSON files alone.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 from pathlib import Path
@@ -26,7 +25,7 @@ from benchmarks.sweep import folder_name, run_cell, typed
 from tvdiff_pyg.training.files import write_json, write_text
 from tvdiff_pyg.training.plots import save_figure
 from tvdiff_pyg.training.recipe import load_recipe, recipe_path
-from tvdiff_pyg.training.run import LOG, METRICS as RUN_METRICS, PER_USER, read_settings
+from tvdiff_pyg.training.run import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 
 RESULTS = Path(__file__).parent / 'results' / 'ablation'
 PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
@@ -94,15 +93,14 @@ def cell_of(base: Settings, recipe: str, point: Settings) -> Dict[str, str]:
 
 def read_cell(folder: Path, metrics: Dict[str, Any]) -> Dict[str, Any]:
     """Return what is kept of a run, with its false negatives at the best epoch."""
-    with open(folder / LOG, encoding='utf-8') as file:
-        best = list(csv.DictReader(file))[metrics['epoch']]
+    best = read_history(folder)[metrics['epoch']]
     names = ('false_negatives', 'false_negatives_by_chance', 'delta_energy', 'delta_entropy')
     return {**{part: {name: metrics[part][name] for name in METRICS} for part in ('validation', 'test')
                if metrics[part]},
             'epoch': metrics['epoch'], 'epochs': metrics['epochs'], 'stopped': metrics['stopped'],
             'train_s': metrics['train_s'], 'split_checksum': metrics['split_checksum'],
             'diagnoses': [found['name'] for found in metrics['diagnoses']],
-            **{name: float(best[name]) for name in names if best.get(name)}}
+            **{name: best[name] for name in names if name in best}}
 
 
 def interval(point: Sequence[Path], base: Sequence[Path]) -> Optional[Tuple[float, float, float]]:

@@ -12,7 +12,6 @@ last epoch. ``python -m benchmarks.report`` makes the tables and plots from the 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import zlib
@@ -27,7 +26,7 @@ from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting
 from benchmarks.sweep import run_fit
 from tvdiff_pyg.training.files import write_json
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS
-from tvdiff_pyg.training.run import CONFIG, LOG, PER_USER
+from tvdiff_pyg.training.run import CONFIG, PER_USER, read_history
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'
@@ -108,14 +107,11 @@ def cell(folder: Path, metrics: Dict[str, Any], settings: Settings, chosen: str)
     out = {'model': metrics['model'], 'dataset': metrics['dataset'], 'protocol': metrics['protocol'],
            'seed': metrics['seed'], 'settings': settings, 'chosen': chosen,
            'converged': metrics['stopped'] in ('patience', 'closed form'), 'metrics': metrics, 'curve': []}
-    if (folder / LOG).is_file():
-        with open(folder / LOG, encoding='utf-8') as log:
-            seconds = 0.0
-            for row in csv.DictReader(log):
-                seconds += float(row['seconds'])
-                out['curve'].append({'epoch': int(row['epoch']), 'seconds': round(seconds, 2), **{
-                    name: round(float(value), 6) for name, value in row.items()
-                    if name.endswith(('recall@20', 'ndcg@20'))}})
+    seconds = 0.0
+    for row in read_history(folder):
+        seconds += row['seconds']
+        out['curve'].append({'epoch': int(row['epoch']), 'seconds': round(seconds, 2), **{
+            name: round(value, 6) for name, value in row.items() if name.endswith(('recall@20', 'ndcg@20'))}})
     values = load_file(folder / PER_USER)
     out['per_user'] = {name: b64encode(zlib.compress(values[name].astype(np.float16).tobytes(), 9)).decode()
                        for name in ('recall@20', 'ndcg@20')}

@@ -59,11 +59,6 @@ def planted_graph(num_users: int, num_items: int, generator: torch.Generator, de
     return InteractionMatrix(torch.stack([key // num_items, key % num_items]), num_users, num_items)
 
 
-def back(graph: NormalizedGraph, h: Tensor) -> Tensor:
-    """Return Rbar h, ``[M, d]``, of item codes: the way back of ``graph.matmul``."""
-    return Entries(graph.row, graph.col, graph.rowptr, graph.perm, graph.colptr).t_matmul(graph.norm.to(h.dtype), h)
-
-
 def smoothness(gram: Tensor, items: Tensor, graph: NormalizedGraph) -> float:
     r"""Return :math:`tr(S L S^T) / |S|_F^2`, :math:`S = U H^T`, :math:`L = I - \bar R^T \bar R`; less is smoother.
 
@@ -77,7 +72,7 @@ def smoothness(gram: Tensor, items: Tensor, graph: NormalizedGraph) -> float:
         items: H ``[N, d]``.
         graph: the normalised graph from users to items.
     """
-    norms = [float((gram.double() * (x.t() @ x).double()).sum()) for x in (items, back(graph, items))]
+    norms = [float((gram.double() * (x.t() @ x).double()).sum()) for x in (items, graph.transpose_matmul(items))]
     return 1 - norms[1] / norms[0]
 
 
@@ -126,7 +121,7 @@ def measure(denoiser: AnisotropicDenoiser, interactions: InteractionMatrix, hops
     out: Dict[str, Dict[str, List[float]]] = {act: {name: [] for name in MEASURES} for act in ('tanh', 'linear')}
     linear = graph.matmul(denoiser.conv.weight)
     for hop in range(hops):
-        linear = graph.matmul(back(graph, linear)) if hop > 0 else linear
+        linear = graph.matmul(graph.transpose_matmul(linear)) if hop > 0 else linear
         for act, items in (('tanh', linear.tanh()), ('linear', linear)):
             values = {'smoothness': smoothness(gram, items, graph), 'smoothness_sym': smoothness(gram, items, sym),
                       'saturated': float((linear.abs() > 1).double().mean()),

@@ -11,7 +11,6 @@ read, one that was interrupted goes on from its last epoch: kill the sweep whene
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import statistics
@@ -22,7 +21,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import yaml
 
-from tvdiff_pyg.training.run import CONFIG, LOG, METRICS
+from tvdiff_pyg.training.run import CONFIG, METRICS, read_history
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 
@@ -84,8 +83,8 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
             '--recipe', recipe, '--protocol', protocol, '--seed', str(seed),
             *(f'--{name}={value}' for name, value in cell.items()),
             *(['--data-root', str(data_root)] if data_root else [])])
-    with open(folder / LOG, encoding='utf-8') as log:  # the median is not moved by a pause, as the total is
-        metrics['epoch_s'] = statistics.median(float(row['seconds']) for row in csv.DictReader(log))
+    # The median is not moved by a pause, as the total is.
+    metrics['epoch_s'] = statistics.median(row['seconds'] for row in read_history(folder))
     config = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))
     if (metrics['protocol'], metrics['seed']) != (protocol, seed):
         raise RuntimeError(f'{folder} holds a run of another protocol or seed: name another --out')

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.typing import HistoryScorer, Recommender, Scorer
+from tvdiff_pyg.utils import largest_mask
 
 if TYPE_CHECKING:
     from tvdiff_pyg.nn.models.base import InteractionModel
@@ -98,9 +99,10 @@ def largest(scores: Tensor, k: int) -> TopK:
     items, order = items.sort(dim=1)
     values = values.gather(1, order)
     least = values.amin(1, keepdim=True)
-    for row in ((scores >= least).sum(1) > k).nonzero().view(-1).tolist():  # equal ones were left out
-        items[row] = scores[row].sort(descending=True, stable=True).indices[:k].sort().values
-        values[row] = scores[row, items[row]]
+    tied = ((scores >= least).sum(1) > k).nonzero().view(-1)  # equal ones were left out
+    if tied.numel():
+        items[tied] = largest_mask(scores[tied], k).nonzero()[:, 1].view(-1, k)
+        values[tied] = scores[tied].gather(1, items[tied])
     values, order = values.sort(dim=1, descending=True, stable=True)
     return TopK(items.gather(1, order), values)
 
@@ -133,7 +135,7 @@ def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allow
 
 
 def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[InteractionMatrix] = (),
-              allowed: Optional[Tensor] = None) -> TopK:
+              allowed: Optional[Tensor] = None, scorer: Optional[Scorer] = None, block_size: int = BLOCK_SIZE) -> TopK:
     """Return the ``k`` best unseen items of each user; see :func:`top_k`.
 
     Args:
@@ -142,6 +144,8 @@ def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[Interact
         k: length of the lists, 1..N.
         seen: interactions to mask.
         allowed: which items may be listed, boolean ``[N]``; all by default.
+        scorer: the model's ``scorer()``, where many calls share one.
+        block_size: as in :func:`top_k`.
 
     Raises:
         ValueError: ``k`` or a user index out of range, or NaN scores.
@@ -149,4 +153,4 @@ def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[Interact
     check_k(k, model.num_items)
     if users.numel() and not 0 <= int(users.min()) <= int(users.max()) < model.num_users:
         raise ValueError(f"'users' must lie in 0..{model.num_users - 1}, got {int(users.min())}..{int(users.max())}")
-    return top_k(model.scorer(), users, k, seen, allowed)
+    return top_k(model.scorer() if scorer is None else scorer, users, k, seen, allowed, block_size)

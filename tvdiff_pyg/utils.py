@@ -61,3 +61,16 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def largest_mask(scores: Tensor, k: int) -> Tensor:
+    """Mark the ``k`` largest entries of each row, of equal ones the first: ``topk`` leaves open which.
+
+    Args:
+        scores: ``[B, N]``.
+        k: 1..N.
+    """
+    least = scores.topk(k, dim=1).values[:, -1:]
+    larger, equal = scores > least, scores == least
+    room = k - larger.sum(1, keepdim=True)
+    return larger | equal & (equal.cumsum(1) <= room)

@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from tvdiff_pyg import __version__
-from tvdiff_pyg.retrieval import top_k
 from tvdiff_pyg.serving.guard import Guard, Metrics, problem
 from tvdiff_pyg.training.describe import describe_item
 from tvdiff_pyg.training.run import Run
@@ -126,8 +125,7 @@ class Service:
     def __init__(self, run: Run, limits: Limits) -> None:
         self.run, self.limits = run, limits
         data = run.split.data
-        self.users = {name: index for index, name in enumerate(data.user_id)}
-        self.items = {name: index for index, name in enumerate(data.item_id)}
+        self.users, self.items = run.index('user'), run.index('item')
         self.history_scorer: Optional[HistoryScorer] = None
         self.no_history = ''
         with torch.no_grad():
@@ -168,10 +166,7 @@ class Service:
 
     def for_user(self, user: str, k: int, allow: Optional[Sequence[str]], deny: Sequence[str]) -> List[Dict[str, Any]]:
         """Return the list of a user of the training part, as :meth:`Run.recommend` does."""
-        best = top_k(self.scorer, torch.tensor([self.users[user]]), k, self.run.split.seen_when_testing,
-                     self._allowed(allow, deny), BLOCK_SIZE)
-        return [{**self.run.item(item), 'score': score}
-                for item, score in zip(best.items[0].tolist(), best.scores[0].tolist()) if score != float('-inf')]
+        return self.run.recommend([user], k, allow, deny, self.scorer, BLOCK_SIZE)[0]['items']
 
     def for_history(self, history: Sequence[str], k: int, allow: Optional[Sequence[str]],
                     deny: Sequence[str]) -> List[Dict[str, Any]]:
@@ -195,14 +190,6 @@ class Service:
         for name in names:
             if name not in self.items:
                 raise HTTPException(422, f"item '{name}' does not occur in '{self.run.split.data.name}'")
-
-    def _allowed(self, allow: Optional[Sequence[str]], deny: Sequence[str]) -> Optional[torch.Tensor]:
-        if allow is None and not deny:
-            return None
-        allowed = torch.full((len(self.items),), allow is None)
-        allowed[[self.items[name] for name in allow or ()]] = True
-        allowed[[self.items[name] for name in deny]] = False
-        return allowed
 
 
 def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[str]] = None) -> FastAPI:

@@ -52,10 +52,11 @@ def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, An
     with torch.no_grad():
         program = torch.export.export(encoder, (torch.tensor([0, 1, 0]), torch.tensor([0, 2])),
                                       dynamic_shapes=({0: length}, {0: people}))
-    item, offset = _histories(run)
+    users = sample_users(run.split.train, QUERIES, torch.Generator().manual_seed(0))
+    item, offset = _histories(run, users)
     with torch.no_grad():
         query = program.module()(item, offset)
-    difference = _difference(run, query, encoder.table)
+    difference = _difference(run, users, query, encoder.table)
     if not difference <= TOLERANCE:
         raise RunError(f'the exported encoder differs from the model by {difference:.1e} of the largest score: this is '
                        f'a bug, please report it with the versions of the run')
@@ -93,17 +94,14 @@ def _config(run: Run) -> Dict[str, Any]:
                 'beta_min': process.beta_min, 'beta_max': process.beta_max}}
 
 
-def _histories(run: Run) -> tuple:
-    train = run.split.train
-    users = sample_users(train, QUERIES, torch.Generator().manual_seed(0))
-    row, item = train.rows(users)
+def _histories(run: Run, users: Tensor) -> tuple:
+    row, item = run.split.train.rows(users)
     count = torch.bincount(row, minlength=users.numel())
     return item, count.cumsum(0) - count
 
 
-def _difference(run: Run, query: Tensor, table: Tensor) -> float:
+def _difference(run: Run, users: Tensor, query: Tensor, table: Tensor) -> float:
     """Return the largest difference to the model's own scores, relative to the largest score."""
-    users = sample_users(run.split.train, QUERIES, torch.Generator().manual_seed(0))
     scorer, worst, scale = run.model.scorer(), 0.0, 1e-30
     for block, vectors in zip(users.split(128), query.split(128)):
         scores = scorer(block)

@@ -13,7 +13,7 @@ from tvdiff_pyg.training.files import write_text
 from tvdiff_pyg.training.people import person, sample_people
 from tvdiff_pyg.training.plots import plane_figure, training_figure
 from tvdiff_pyg.training.run import Run, RunError
-from tvdiff_pyg.training.thermo import run_label
+from tvdiff_pyg.training.thermo import distinct_names, run_label
 
 SHOWN = ('recall@20', 'ndcg@20', 'coverage@20')
 THERMO_USERS = 1000  # of which energy and entropy are estimated
@@ -31,9 +31,7 @@ def write_report(folders: Sequence[Union[str, Path]], out: Path) -> None:
     """
     import jinja2
 
-    names = [str(folder) for folder in folders]
-    if len({Path(name).resolve() for name in names}) < len(names):
-        raise RunError('a run is named twice: name each once')
+    names = distinct_names(folders)
     if out.exists():
         raise RunError(f'{out} exists already: name another file with --out')
     runs: Dict[str, Dict[str, Any]] = {}

@@ -46,7 +46,7 @@ from tvdiff_pyg.training.storage import (
     save_weights,
     split_checksum,
 )
-from tvdiff_pyg.typing import HistoryScorer
+from tvdiff_pyg.typing import HistoryScorer, Scorer
 
 CONFIG, METRICS, WEIGHTS, LOG, PLOT = 'config.yaml', 'metrics.json', 'weights.safetensors', 'log.csv', 'training.png'
 PER_USER = 'per_user.safetensors'  # the test part's metrics user by user: for paired tests
@@ -107,6 +107,14 @@ def read_settings(folder: Path) -> Settings:
     return settings
 
 
+def read_history(folder: Path) -> List[Dict[str, float]]:
+    """Read a run folder's ``log.csv``, a row an epoch; empty where there is none."""
+    if not (folder / LOG).is_file():
+        return []
+    with open(folder / LOG, encoding='utf-8') as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
 @dataclass
 class Run:
     """A finished run.
@@ -160,7 +168,8 @@ class Run:
         return self.split.evaluator(part, ks or report_ks(self.recipe, self.split))(self.model.scorer())
 
     def recommend(self, users: Sequence[str], k: int = 10, allow: Optional[Sequence[str]] = None,
-                  deny: Sequence[str] = ()) -> List[Dict[str, Any]]:
+                  deny: Sequence[str] = (), scorer: Optional[Scorer] = None,
+                  block_size: int = BLOCK_SIZE) -> List[Dict[str, Any]]:
         """Return the ``k`` best unseen items of users named by their original ids.
 
         Args:
@@ -168,6 +177,8 @@ class Run:
             k: length of the lists.
             allow: original ids of the only items that may be listed; all by default.
             deny: original ids of items that may not.
+            scorer: ``model.scorer()``, where many calls share one.
+            block_size: users to score at a time; see :func:`tvdiff_pyg.retrieval.top_k`.
 
         Returns:
             A dict a user: ``user``, and ``items``, a list of dicts of ``item`` (original id), ``score`` and what is
@@ -182,7 +193,7 @@ class Run:
             twice = next(user for position, user in enumerate(users) if user in users[:position])
             raise ValueError(f"user '{twice}' is named twice")
         best = recommend(self.model, torch.tensor(index, dtype=torch.long), k, self.split.seen_when_testing,
-                         self._allowed(allow, deny))
+                         self._allowed(allow, deny), scorer, block_size)
         return [{'user': user, 'items': self._listed(*lists)} for user, *lists in zip(users, *best)]
 
     def recommend_all(self, k: int = 10, allow: Optional[Sequence[str]] = None,
@@ -232,11 +243,15 @@ class Run:
         return [{**self.item(item), 'score': score} for item, score in zip(items.tolist(), scores.tolist())
                 if score != float('-inf')]
 
-    def _positions(self, what: str, names: Sequence[str]) -> List[int]:
-        """Return the indices of users or items named by their original ids."""
+    def index(self, what: str) -> Dict[str, int]:
+        """Return the index of each ``user`` or ``item`` by its original id."""
         if what not in self._index:
             self._index[what] = {name: number for number, name in enumerate(self.split.data[f'{what}_id'])}
-        known = self._index[what]
+        return self._index[what]
+
+    def _positions(self, what: str, names: Sequence[str]) -> List[int]:
+        """Return the indices of users or items named by their original ids."""
+        known = self.index(what)
         for name in names:
             if name not in known:
                 raise ValueError(f"{what} '{name}' does not occur in the training part of '{self.split.data.name}'")
@@ -264,10 +279,7 @@ class Run:
 
     def history(self) -> List[Dict[str, float]]:
         """Return the training history, a row an epoch; empty where the model was solved in closed form."""
-        if not (self.folder / LOG).is_file():
-            return []
-        with open(self.folder / LOG, encoding='utf-8') as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return read_history(self.folder)
 
     def item(self, index: int) -> Dict[str, Any]:
         """Return an item's original id and what else is known of it."""

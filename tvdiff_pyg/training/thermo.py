@@ -14,6 +14,14 @@ from tvdiff_pyg.training.run import Run, RunError
 COLUMNS = ('run', 'user', 'observed', 'energy', 'entropy', 'delta_energy', 'delta_entropy')
 
 
+def distinct_names(folders: Sequence[Union[str, Path]]) -> List[str]:
+    """Return the runs' names; raise ``RunError`` where one folder is named twice, however it is written."""
+    names = [str(folder) for folder in folders]
+    if len({Path(name).resolve() for name in names}) < len(names):
+        raise RunError('a run is named twice: name each once')
+    return names
+
+
 def run_label(run: Run, taken: Container[str]) -> str:
     """Return a short name of a run that tells it from those before."""
     about = f"{run.metrics['model']}, {run.metrics['dataset']}"
@@ -35,9 +43,7 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
     Raises:
         RunError: a folder holds no finished run, is named twice, or ``out`` is in use.
     """
-    names = [str(folder) for folder in folders]
-    if len({Path(name).resolve() for name in names}) < len(names):
-        raise RunError('a run is named twice: name each once')
+    names = distinct_names(folders)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f'{out} exists already: name another folder with --out')
     rows: List[Dict[str, Any]] = []

@@ -11,7 +11,7 @@ from torch_geometric.utils import cumsum
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.typing import HistoryScorer
-from tvdiff_pyg.utils import csr_positions
+from tvdiff_pyg.utils import csr_positions, largest_mask
 
 BLOCK = 128  # items at a time, B x N
 
@@ -76,17 +76,10 @@ class ItemKNN(InteractionModel):
             norm = (degree[items].unsqueeze(1) * degree).sqrt_().add_(self.shrinkage)
             similarity = count / norm.masked_fill_(count == 0, 1)  # [B, N]; an item nobody saw has norm 0
             similarity[torch.arange(size[0], device=user.device), items] = 0
-            target, neighbor = self._largest(similarity).nonzero(as_tuple=True)
+            kept = largest_mask(similarity, min(self.num_neighbors, self.num_items)) & (similarity > 0)
+            target, neighbor = kept.nonzero(as_tuple=True)
             rows.append(neighbor)
             cols.append(items[target])
             values.append(similarity[target, neighbor])
         row, perm = torch.cat(rows).sort(stable=True)
         return cumsum(torch.bincount(row, minlength=self.num_items)), torch.cat(cols)[perm], torch.cat(values)[perm]
-
-    def _largest(self, similarity: Tensor) -> Tensor:
-        """Mark the largest positive entries of each row, of equal ones the first: ``topk`` leaves open which."""
-        k = min(self.num_neighbors, self.num_items)
-        least = similarity.topk(k, dim=1).values[:, -1:]
-        larger, equal = similarity > least, similarity == least
-        room = k - larger.sum(1, keepdim=True)
-        return (larger | equal & (equal.cumsum(1) <= room)) & (similarity > 0)
