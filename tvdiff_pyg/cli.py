@@ -267,6 +267,7 @@ def _data(options: Namespace) -> None:
 
 
 def _fit(options: Namespace) -> None:
+    from tvdiff_pyg.distributed import launched
     from tvdiff_pyg.training import Recipe, fit
     from tvdiff_pyg.training.describe import describe_run
     from tvdiff_pyg.training.run import PLOT
@@ -280,10 +281,16 @@ def _fit(options: Namespace) -> None:
     if options.max_epochs is not None:
         values['training']['max_epochs'] = options.max_epochs
     recipe = Recipe.from_dict(values)
+    if launched() and not options.out:
+        raise ValueError('--out must name the run folder where torchrun starts several processes')
     out = Path(options.out).expanduser() if options.out else _free_folder(
         f'{recipe.dataset.name}-{options.protocol}')
-    print(f'Training on {recipe.dataset.name} into {out}', flush=True)
+    first = not launched() or os.environ['RANK'] == '0'
+    if first:
+        print(f'Training on {recipe.dataset.name} into {out}', flush=True)
     run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stdout.isatty())
+    if not first:
+        return
     print(describe_run(run.metrics))
     plot = run.folder / PLOT
     print(f'run: {run.folder}' + (f'   plot: {plot}' if plot.is_file() else ''))

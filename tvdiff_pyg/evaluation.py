@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric import metrics
 
+from tvdiff_pyg.distributed import rank, sum_over_processes, world_size
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, top_k
 from tvdiff_pyg.typing import Recommender, Scorer
@@ -52,6 +53,8 @@ class RankingEvaluator(torch.nn.Module):
         held_out: what to find.
         seen: interactions to mask: training, and validation when testing.
         ks: lengths of the lists.
+        distributed: whether the processes of ``torch.distributed`` share the users out, in the same blocks whatever
+            their number; all of them must then call this, and all get the whole result.
 
     Raises:
         ValueError: no ``ks``, a K above the number of items, nothing held out, or held-out pairs that are masked.
@@ -60,9 +63,9 @@ class RankingEvaluator(torch.nn.Module):
     users: Tensor
 
     def __init__(self, held_out: InteractionMatrix, seen: Sequence[InteractionMatrix],
-                 ks: Sequence[int] = DEFAULT_KS) -> None:
+                 ks: Sequence[int] = DEFAULT_KS, distributed: bool = False) -> None:
         super().__init__()
-        self.ks = sorted(set(ks))
+        self.ks, self.distributed = sorted(set(ks)), distributed
         if not self.ks:
             raise ValueError("'ks' must hold at least one list length")
         for k in (self.ks[0], self.ks[-1]):
@@ -81,23 +84,25 @@ class RankingEvaluator(torch.nn.Module):
 
     def forward(self, scorer: Scorer) -> Evaluation:
         """Evaluate a scoring function."""
-        num_items = self.held_out.num_items
-        coverage = {k: metrics.LinkPredCoverage(k, num_items).to(self.users.device) for k in self.ks}
-        values: Dict[str, list] = {name: [] for name in self.metrics}
-        for users in self.users.split(BLOCK_SIZE):
+        own, every = (rank(), world_size()) if self.distributed else (0, 1)
+        per_user = {name: torch.zeros(self.users.numel(), device=self.users.device) for name in self.metrics}
+        listed = torch.zeros(len(self.ks), self.held_out.num_items, dtype=torch.long, device=self.users.device)
+        for start in range(own * BLOCK_SIZE, self.users.numel(), every * BLOCK_SIZE):
+            users = self.users[start:start + BLOCK_SIZE]
             best = top_k(scorer, users, self.ks[-1], list(self.seen))  # type: ignore[arg-type]
-            label = torch.stack(self.held_out.rows(users))
-            data = metrics.link_pred.LinkPredMetricData(best.items, label)
+            data = metrics.link_pred.LinkPredMetricData(best.items, torch.stack(self.held_out.rows(users)))
             for name, metric in self.metrics.items():
                 compute: Callable[..., Tensor] = metric._compute  # type: ignore[assignment]
-                values[name].append(compute(data))  # the hook that PyG's metrics override: one value a row
+                # the hook that PyG's metrics override: one value a row
+                per_user[name][start:start + BLOCK_SIZE] = compute(data)
             # Masked places of a short list must not count as recommended: name the first item again.
-            listed = torch.where(best.scores == -torch.inf, best.items[:, :1], best.items)
-            for metric in coverage.values():
-                metric.update(listed, label)
-        per_user = {name: torch.cat(value) for name, value in values.items()}
+            items = torch.where(best.scores == -torch.inf, best.items[:, :1], best.items)
+            for mark, k in zip(listed, self.ks):
+                mark[items[:, :k].flatten()] = 1
+        if self.distributed:
+            sum_over_processes(*per_user.values(), listed)
         mean = {name: float(value.double().mean()) for name, value in per_user.items()}
-        mean.update({f'coverage@{k}': float(metric.compute()) for k, metric in coverage.items()})
+        mean.update({f'coverage@{k}': float((mark > 0).float().mean()) for mark, k in zip(listed, self.ks)})
         return Evaluation(mean, per_user, self.users)
 
 
@@ -138,7 +143,7 @@ def holm(p_values: Sequence[float]) -> List[float]:
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     out, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+    for place, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
         out[i] = largest
     return out

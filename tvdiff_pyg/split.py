@@ -72,12 +72,14 @@ class Split(NamedTuple):
         """What is masked in the test: training, and validation where there is one."""
         return [part for part in (self.train, self.validation) if part is not None]
 
-    def evaluator(self, part: str = 'test', ks: Sequence[int] = DEFAULT_KS) -> RankingEvaluator:
+    def evaluator(self, part: str = 'test', ks: Sequence[int] = DEFAULT_KS,
+                  distributed: bool = False) -> RankingEvaluator:
         """Return what ranks and compares on the ``test`` or the ``validation`` part, with the rest masked.
 
         Args:
             part: ``test`` or ``validation``.
             ks: lengths of the lists.
+            distributed: whether processes share the users out; see :class:`RankingEvaluator`.
 
         Raises:
             ValueError: there is no such part, or a K above the number of items.
@@ -85,4 +87,5 @@ class Split(NamedTuple):
         held_out = {'test': self.test, 'validation': self.validation}.get(part)
         if held_out is None:
             raise ValueError(f"'{self.data.name}' has no {part} part (protocol {self.protocol})")
-        return RankingEvaluator(held_out, self.seen_when_testing if part == 'test' else [self.train], ks)
+        return RankingEvaluator(held_out, self.seen_when_testing if part == 'test' else [self.train], ks,
+                                distributed)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.diagnosis import Diagnosis, diagnose
+from tvdiff_pyg.distributed import sum_over_processes
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.thermodynamics import sample_users, thermodynamics
 from tvdiff_pyg.typing import Scorer
@@ -93,9 +94,10 @@ class FalseNegativesWatcher(EpochWatcher):
         self.expected += float((self.held_out.user_degree[user] / unobserved).sum())
 
     def watch(self, model: torch.nn.Module, scorer: Scorer) -> Dict[str, float]:
-        if not self.drawn:
-            return {}
-        return {'false_negatives': self.false / self.drawn, 'false_negatives_by_chance': self.expected / self.drawn}
+        counts = torch.tensor([self.drawn, self.false, self.expected], dtype=torch.float64)
+        sum_over_processes(counts)
+        drawn, false, expected = counts.tolist()
+        return {'false_negatives': false / drawn, 'false_negatives_by_chance': expected / drawn} if drawn else {}
 
 
 class FailureSignatures(pl.Callback):

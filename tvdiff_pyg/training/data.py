@@ -1,7 +1,7 @@
 """Batches in a seeded order."""
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -40,30 +40,84 @@ class EpochSampler(Sampler[int]):
         return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
+class PartSampler(Sampler[List[int]]):
+    """The parts of each batch that one of several processes works on, one after the other.
+
+    A batch is cut into ``num_parts`` of as equal sizes as can be, and each process takes equally many of them that
+    follow one another, so that the parts do not depend on the number of processes. A part without examples, of a batch
+    that has fewer than parts, is given the batch's first at weight 0: every process takes part in every step.
+
+    Args:
+        sampler: the order of the examples.
+        batch_size: examples a batch, over all processes.
+        num_parts: parts of a batch.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: the parts cannot be shared out evenly.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, num_parts: int = 1, rank: int = 0,
+                 world_size: int = 1) -> None:
+        if num_parts % world_size:
+            raise ValueError(f"'training.num_parts' must be a multiple of the number of processes, {world_size}; got "
+                             f"{num_parts}")
+        self.sampler, self.batch_size, self.num_parts, self.rank = sampler, batch_size, num_parts, rank
+        self.own = num_parts // world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size) * self.own
+
+    def number(self, index: int) -> int:
+        """Return which part of its batch the ``index``-th part of an epoch in this process is."""
+        return self.rank * self.own + index % self.own
+
+    def _range(self, index: int) -> Tuple[int, int, int, int]:
+        start = index // self.own * self.batch_size
+        size = min(self.batch_size, len(self.sampler) - start)
+        number = self.number(index)
+        return start, size, start + size * number // self.num_parts, start + size * (number + 1) // self.num_parts
+
+    def weight(self, index: int) -> float:
+        """Return that part's number of examples over the mean of all parts of its batch."""
+        _, size, low, high = self._range(index)
+        return (high - low) * self.num_parts / size
+
+    def __iter__(self) -> Iterator[List[int]]:
+        order = list(self.sampler)
+        for index in range(len(self)):
+            start, _, low, high = self._range(index)
+            yield order[low:high] or [order[start]]
+
+
 class InteractionDataModule(pl.LightningDataModule):
     """Batches of users who have interactions, or of observed pairs.
 
     Args:
         train: the training interactions.
         pairwise: whether an example is a pair instead of a user.
-        batch_size: examples a step.
+        batch_size: examples a step, over all processes.
         seed: seed of the order.
+        num_parts: parts of a batch; see :class:`PartSampler`.
+        rank: this process.
+        world_size: number of processes.
     """
 
-    def __init__(self, train: InteractionMatrix, pairwise: bool, batch_size: int, seed: int = 0) -> None:
+    def __init__(self, train: InteractionMatrix, pairwise: bool, batch_size: int, seed: int = 0, num_parts: int = 1,
+                 rank: int = 0, world_size: int = 1) -> None:
         super().__init__()
-        self.batch_size, self.seed = batch_size, seed
         user, item = train.edge_index
         self.user = user if pairwise else train.user_degree.nonzero().view(-1)
         self.item = item if pairwise else None
+        self.parts = PartSampler(EpochSampler(self.user.numel(), seed), batch_size, num_parts, rank, world_size)
 
     def _collate(self, index: List[int]) -> Batch:
         position = torch.tensor(index)
         return Batch(self.user[position], None if self.item is None else self.item[position])
 
     def train_dataloader(self) -> DataLoader:
-        """Return the batches of an epoch in their seeded order."""
-        size = self.user.numel()
-        options: Dict[str, Any] = {'collate_fn': self._collate, 'sampler': EpochSampler(size, self.seed),
+        """Return the batches, or this process's parts of them, in their seeded order."""
+        options: Dict[str, Any] = {'collate_fn': self._collate, 'batch_sampler': self.parts,
                                    'generator': torch.Generator()}  # or the loader draws from torch's own
-        return DataLoader(range(size), self.batch_size, **options)  # type: ignore[arg-type]
+        return DataLoader(range(self.user.numel()), **options)  # type: ignore[arg-type]

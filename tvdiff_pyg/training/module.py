@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.diagnosis import Diagnosis, diverged
+from tvdiff_pyg.distributed import longest_of_processes, sum_over_processes
 from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.sampling import NegativeSampler
 from tvdiff_pyg.training.callbacks import EpochWatcher
-from tvdiff_pyg.training.data import derived_seed
+from tvdiff_pyg.training.data import PartSampler, derived_seed
 from tvdiff_pyg.training.files import write_text
 from tvdiff_pyg.training.optimizer import RowLazyAdam, WeightAverage
 from tvdiff_pyg.typing import Batch, LossTerms
@@ -45,8 +46,8 @@ class TrainingInterrupted(RuntimeError):
 class RecommenderModule(pl.LightningModule):
     """Trains a model, evaluates it after every epoch, and keeps the history.
 
-    All randomness of an epoch comes from one generator seeded by ``(seed, epoch)``, so that a run resumed at an
-    epoch's end goes on as if it had never stopped.
+    All randomness of an epoch comes from one generator a part of the batches, seeded by ``(seed, epoch, part)``, so
+    that a run resumed at an epoch's end goes on as if it had never stopped, on as many processes as there are then.
 
     Args:
         model: a module with ``training_loss`` and ``scorer``.
@@ -87,7 +88,7 @@ class RecommenderModule(pl.LightningModule):
         self.average = None if average is None else WeightAverage(model, average)
         self.history: List[Dict[str, float]] = []
         self.earlier_seconds = 0.0
-        self.generator: Optional[torch.Generator] = None
+        self.generators: Dict[int, torch.Generator] = {}
         self._sums: List[Tensor] = []
         self._started = 0.0
 
@@ -95,6 +96,11 @@ class RecommenderModule(pl.LightningModule):
     def monitor(self) -> str:
         """The logged name of the selection metric."""
         return f'{self.selected_on}/{SELECTION_METRIC}'
+
+    @property
+    def device_type(self) -> str:
+        """Where the last epoch was trained."""
+        return next((generator.device.type for generator in self.generators.values()), 'cpu')
 
     @property
     def out_of_time(self) -> bool:
@@ -106,8 +112,7 @@ class RecommenderModule(pl.LightningModule):
             self.average.to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        self.generator = torch.Generator(device=self.device)
-        self.generator.manual_seed(derived_seed(self.seed, self.current_epoch, 1))
+        self.generators = {}
         self._sums, self._started = [], time.perf_counter()
         for part in self.model.modules():
             if isinstance(part, NegativeSampler):
@@ -115,22 +120,36 @@ class RecommenderModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         model: Any = self.model
-        terms: LossTerms = model.training_loss(batch, self.generator)
+        parts = self._parts
+        terms: LossTerms = model.training_loss(batch, self._generator(parts.number(batch_index)))
         if not bool(terms.loss.isfinite()):
             raise self._diverged(f'the loss became {float(terms.loss.detach())}')
-        size = batch.users.numel()
+        weight = parts.weight(batch_index)
+        size = batch.users.numel() if weight else 0
         self.log_dict({'energy': terms.energy, 'entropy': terms.entropy}, prog_bar=True, on_step=True, on_epoch=False)
         self._sums.append(torch.stack([terms.loss.detach(), terms.energy, terms.entropy, torch.ones_like(terms.loss)])
-                          * size)
-        return terms.loss
+                          .double() * size)
+        return terms.loss * weight
+
+    @property
+    def _parts(self) -> PartSampler:
+        return self.trainer.datamodule.parts  # type: ignore[attr-defined]
+
+    def _generator(self, part: int) -> torch.Generator:
+        if part not in self.generators:
+            self.generators[part] = torch.Generator(device=self.device)
+            self.generators[part].manual_seed(derived_seed(self.seed, self.current_epoch, 1, part))
+        return self.generators[part]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        if self.average is not None:
+        if self.average is not None and (batch_index + 1) % self._parts.own == 0:
             self.average.update(self.model)
 
     def on_train_epoch_end(self) -> None:
         model: Any = self.model
-        loss, energy, entropy, count = torch.stack(self._sums).sum(0).tolist()
+        sums = torch.stack(self._sums).sum(0)
+        sum_over_processes(sums)
+        loss, energy, entropy, count = sums.tolist()
         row: Dict[str, float] = {'epoch': self.current_epoch, 'loss': loss / count, 'energy': energy / count,
                                  'entropy': entropy / count}
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
@@ -142,7 +161,7 @@ class RecommenderModule(pl.LightningModule):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, EpochWatcher):
                     row.update(callback.watch(model, scorer))
-        row['seconds'] = time.perf_counter() - self._started
+        row['seconds'] = longest_of_processes(time.perf_counter() - self._started)
         self.history.append(row)
         self.log(self.monitor, row[self.monitor], prog_bar=True)
         self._write_log()

@@ -221,7 +221,9 @@ class TrainingConfig:
     """The loop.
 
     Args:
-        batch_size: users, or pairs, a step.
+        batch_size: users, or pairs, a step, over all processes.
+        num_parts: cut a batch into so many parts with random numbers of their own, one after the other or shared out
+            among the processes that torchrun starts; the result does not depend on the number of processes.
         optimizer: adam, or row-lazy-adam, which updates only the rows of the tables that a step touches: for huge
             catalogues, with model.energy_items; not the same as Adam.
         lr: Adam's learning rate.
@@ -238,6 +240,7 @@ class TrainingConfig:
     """
 
     batch_size: int = 2048
+    num_parts: int = 1
     optimizer: Literal['adam', 'row-lazy-adam'] = 'adam'
     lr: float = 1e-3
     lr_decay: float = 1.0
@@ -278,7 +281,7 @@ class Recipe:
         if self.sampler.warmup_epochs < 0:
             raise ValueError(f"'sampler.warmup_epochs' must be at least 0, got {self.sampler.warmup_epochs}")
         training = self.training
-        for name in ('batch_size', 'max_epochs', 'patience'):
+        for name in ('batch_size', 'num_parts', 'max_epochs', 'patience'):
             if getattr(training, name) < 1:
                 raise ValueError(f"'training.{name}' must be at least 1, got {getattr(training, name)}")
         if not 0 < training.lr < float('inf'):

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +19,23 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from tvdiff_pyg import __version__
 from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.diagnosis import diagnose_all
+from tvdiff_pyg.distributed import (
+    barrier,
+    first_process_first,
+    launched,
+    lost_process,
+    nodes_and_devices,
+    process_group,
+    rank,
+    world_size,
+)
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
@@ -301,6 +313,10 @@ def fit(
     The folder gets ``config.yaml``, the data's ids and edges, ``checkpoints/``, ``log.csv``, and at the end
     ``weights.safetensors``, ``training.png`` and, last of all, ``metrics.json``.
 
+    Where ``torchrun`` started several processes, each calls this, and they share out the parts of every batch
+    (``training.num_parts``) and the users of every evaluation; the first one writes, and ``out`` must be a folder that
+    all can read. The result does not depend on how many there are.
+
     Args:
         recipe: the settings.
         out: the run folder; must not hold anything yet, unless resuming.
@@ -315,9 +331,21 @@ def fit(
         RunError: ``out`` is in use, or does not fit what is to be resumed.
         DataError: the data set cannot be read.
         TrainingDiverged: the loss is no longer finite; the last good checkpoint is kept.
+        TrainingInterrupted: training was stopped from outside, or another of its processes has ended.
         ValueError: a setting out of range.
     """
-    out = Path(out)
+    with process_group():
+        try:
+            return _fit(recipe, Path(out), data_root, protocol, seed, resume, progress)
+        except RuntimeError as error:
+            if not lost_process(error):
+                raise
+            raise TrainingInterrupted(f'another process of this run has ended: once its reason is mended, give the '
+                                      f'same command again with --resume ({error})') from error
+
+
+def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol: str, seed: int, resume: bool,
+         progress: bool) -> Run:
     started = time.perf_counter()
     settings = Settings(recipe, protocol, seed, None if data_root is None else str(data_root))
     settings.check()
@@ -325,20 +353,22 @@ def fit(
         finished = _check_resume(out, settings)
         if finished is not None:
             return finished
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
         go_on = ', or go on with that run by --resume' if (out / CONFIG).is_file() else ''
         raise RunError(f'{out} exists already: name another folder with --out{go_on}')
 
-    if resume and has_data(out):
-        split = Split.of(load_data_folder(out), protocol)
-    else:
-        split = Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
+    with first_process_first():
+        if resume and has_data(out):
+            split = Split.of(load_data_folder(out), protocol)
+        else:
+            split = Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
     data = split.data
     ks = report_ks(recipe, split)
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
         torch.manual_seed(seed)
         model = build_model(recipe, split.train, seed)
-    evaluators = {part: split.evaluator(part, ks) for part in ('test', 'validation')
+    _check_processes(recipe, model)
+    evaluators = {part: split.evaluator(part, ks, distributed=True) for part in ('test', 'validation')
                   if part == 'test' or split.validation is not None}
     watchers: List[pl.Callback] = [FalseNegativesWatcher(evaluators[split.selected_on].held_out),
                                    FailureSignatures(recipe.loss.temperature)]
@@ -348,15 +378,33 @@ def fit(
                                recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
                                recipe.training.max_minutes, recipe.training.lr_decay, recipe.training.beta2,
                                recipe.training.average)
-    batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed)
-    with _only_writer(out):
-        if not resume and any(path.name != LOCK for path in out.iterdir()):
-            raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
-        write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
-        if not has_data(out):
-            save_data(data, out)
+    batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed,
+                                    recipe.training.num_parts, rank(), world_size())
+    with _only_writer(out) if rank() == 0 else nullcontext():
+        if rank() == 0:
+            if not resume and any(path.name != LOCK for path in out.iterdir()):
+                raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
+            write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
+            if not has_data(out):
+                save_data(data, out)
+        barrier()
         stopped = _train(module, batches, recipe, out, progress, watchers) if model.trains else 'closed form'
         return _finish(settings, split, model, module, evaluators, stopped, started, out)
+
+
+def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
+    """Raise ``ValueError`` for what several processes cannot share."""
+    if world_size() == 1:
+        return
+    if not model.trains:
+        raise ValueError(f"'model.name' {recipe.model.name} is solved in closed form, by one process: run it without "
+                         f"torchrun")
+    if recipe.training.optimizer == 'row-lazy-adam':
+        raise ValueError("'training.optimizer' row-lazy-adam needs sparse gradients, which torch's DDP does not take from "
+                         "these tables: set it to adam, or run without torchrun")
+    if recipe.diffusion.timesteps == 'loss-history':
+        raise ValueError("'diffusion.timesteps' loss-history remembers losses that processes do not share: set it to "
+                         "uniform, or run without torchrun")
 
 
 def _finish(settings: Settings, split: Split, model: InteractionModel, module: RecommenderModule,
@@ -400,16 +448,17 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         'train_s': round(sum(row['seconds'] for row in module.history) if model.trains else solved - trained, 2),
         'test_s': round(tested - solved, 2),
         'peak_rss_mb': round(peak_rss_mb(), 1),
-        'device': f'{module.generator.device.type if module.generator else "cpu"}, {platform.machine()}, '
-                  f'{torch.get_num_threads()} threads',
+        'device': f'{module.device_type}, {platform.machine()}, {torch.get_num_threads()} threads'
+                  + (f', {world_size()} processes' if world_size() > 1 else ''),
         'versions': versions(),
     }
-    save_weights(model.state_dict(), out / WEIGHTS)
-    result['files'] = {name: file_sha256(out / name) for name in _HASHED}
-    save_weights({'users': test.users, **test.per_user}, out / PER_USER)
-    if epoch is not None:
-        save_figure(training_figure(module.history, epoch, split.selected_on, recipe.loss.temperature), out / PLOT)
-    write_json(out / METRICS, result)
+    if rank() == 0:
+        save_weights(model.state_dict(), out / WEIGHTS)
+        result['files'] = {name: file_sha256(out / name) for name in _HASHED}
+        save_weights({'users': test.users, **test.per_user}, out / PER_USER)
+        if epoch is not None:
+            save_figure(training_figure(module.history, epoch, split.selected_on, recipe.loss.temperature), out / PLOT)
+        write_json(out / METRICS, result)
     return Run(out, recipe, split, model, result)
 
 
@@ -463,11 +512,16 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
             return 'patience'
         if module.out_of_time:
             return 'max_minutes'
+    options: Dict[str, Any] = {'devices': 1}
+    if launched():
+        nodes, devices = nodes_and_devices()
+        options = {'num_nodes': nodes, 'devices': devices, 'plugins': [TorchElasticEnvironment()],
+                   'strategy': DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)}
     with _quiet_lightning():
         trainer = pl.Trainer(
-            accelerator='auto', devices=1, max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
+            accelerator='auto', max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
             enable_progress_bar=progress, enable_model_summary=False, default_root_dir=out, log_every_n_steps=1,
-            deterministic='warn')
+            deterministic='warn', accumulate_grad_batches=batches.parts.own, use_distributed_sampler=False, **options)
         go_on = f"go on with 'tvdiff fit --resume --out {out}'"
         try:
             trainer.fit(module, batches, ckpt_path=last if last.is_file() else None, weights_only=True)
