@@ -199,6 +199,9 @@ def _parser() -> Any:
     export.add_argument('--format', choices=('torch', 'faiss'), default='torch', help='with or without a FAISS index')
     export.add_argument('--index', choices=('flat', 'ivf', 'hnsw'), default='flat',
                         help='of --format faiss: exact, or approximate with its recall measured')
+    export.add_argument('--new-items', type=Optional[str],
+                        help='a file of interactions, as for fit: items of theirs that were not trained on get vectors '
+                             'from the known users who took them (tv-diff)')
     export.add_argument('--out', type=str, required=True, help='folder to make')
     commands.add_subcommand('export', export, help='an encoder, item vectors and a search index')
 
@@ -362,15 +365,20 @@ def _print_list(answer: Dict[str, Any], k: int) -> None:
 
 
 def _export(options: Namespace) -> None:
+    from tvdiff_pyg.datasets.interactions import read_interactions
     from tvdiff_pyg.training import Run
     from tvdiff_pyg.training.export import export_run
 
     if options.format == 'torch' and options.index != 'flat':
         raise ValueError('--index goes with --format faiss')
     out = Path(options.out).expanduser()
-    about = export_run(Run.load(options.run), out, options.index if options.format == 'faiss' else None)
+    new_pairs = None if options.new_items is None else read_interactions(options.new_items)
+    about = export_run(Run.load(options.run), out, options.index if options.format == 'faiss' else None, new_pairs)
     print(f"written: {out}, {about['items']} items of width {about['width']}; scores differ from the model's by "
           f"{about['difference']:.1e} of the largest, over {about['compared_users']} users")
+    if about['new'] is not None:
+        print('new: {items} items from {pairs} pairs; left out: {known_item} pairs of items that were trained on, '
+              '{unknown_user} of unknown users'.format(**about['new']))
     if about['index'] is not None:
         print('index: ' + ', '.join(f'{name} {value}' for name, value in about['index'].items()))
 

@@ -160,6 +160,55 @@ def test_the_encoder_follows_its_type_and_place() -> None:
     torch.testing.assert_close(encoder.double()(item, offset).float(), single)
 
 
+def test_a_new_item_gets_the_row_of_a_known_one_with_the_same_people(run_folder: Path, tmp_path: Path,
+                                                                     capsys: pytest.CaptureFixture) -> None:
+    """Twin of a trained item: the same users give the same row, and nothing else changes."""
+    run = Run.load(run_folder)
+    data, train = run.split.data, run.split.train
+    twin = 4
+    users = [data.user_id[user] for user in train.edge_index[0][train.edge_index[1] == twin].tolist()]
+    pairs = tmp_path / 'new.csv'
+    lines = [f'{user},"new, twin"' for user in users] + [f'{users[0]},"new, twin"', f'{users[0]},single']
+    pairs.write_text('\n'.join(['user,item', *lines, f'{users[0]},"item, 03"', 'nobody,single']) + '\n')
+    main(['export', str(run_folder), '--new-items', str(pairs), '--out', str(tmp_path / 'out')])
+    assert (f'new: 2 items from {len(users) + 1} pairs; left out: 1 pairs of items that were trained on, 1 of unknown '
+            f'users') in capsys.readouterr().out
+    served = ExportedRecommender.load(tmp_path / 'out')
+    assert [item['item'] for item in served.items[30:]] == ['new, twin', 'single']
+    torch.testing.assert_close(served.table[30], served.table[twin])
+    row = run.model.denoiser.conv.weight[data.user_id.index(users[0])]  # type: ignore[union-attr]
+    torch.testing.assert_close(served.table[31], (row / float(train.user_degree[data.user_id.index(users[0])]) ** 0.5)
+                               .detach().tanh())
+    history = ['item, 07', 'item, 09']
+    before, = run.recommend_history([history], 28)
+    after, = served.recommend([[*history, 'single']], 28)  # the new item says nothing, and is not listed
+    assert [item for item in (entry['item'] for entry in after) if item != 'new, twin'] == [
+        entry['item'] for entry in before['items']][:27]
+    assert 'single' not in [entry['item'] for entry in after]
+    pairs.write_text(f'user,item\n{users[0]},"item, 03"\n')
+    with pytest.raises(SystemExit):
+        main(['export', str(run_folder), '--new-items', str(pairs), '--out', str(tmp_path / 'nothing')])
+    assert 'no new item of a known user: of 1 pairs 1' in capsys.readouterr().err
+    assert not (tmp_path / 'nothing').exists()
+
+
+@pytest.mark.parametrize('name', ['no graph', 'hops', 'diffrec'])
+def test_other_models_have_no_rows_for_new_items(name: str) -> None:
+    with pytest.raises(ValueError, match='only a model with a graph and one hop'):
+        _models(_train(), torch.float32)[name].new_item_codes(torch.tensor([[0], [0]]), 1)
+
+
+def test_rows_of_new_items_pass_all_layers() -> None:
+    train = _train()
+    model = _models(train, torch.float64)['align'].eval()
+    user = train.edge_index[0][train.edge_index[1] == 11]
+    row = model.new_item_codes(torch.stack([user, torch.ones_like(user)]), 2)
+    torch.testing.assert_close(row[1], model.denoiser.items(model.graph)[11])
+    assert not row[0].any() and not row.requires_grad
+    with pytest.raises(ValueError, match='edge_index'):
+        model.new_item_codes(torch.tensor([[20], [0]]), 1)
+
+
 def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: Path, ratings_file: Path,
                                                     tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(['fit', '--dataset.path', str(ratings_file), '--model.name', 'ease', '--out', str(tmp_path / 'ease')])

@@ -80,6 +80,14 @@ class QueryEncoder(torch.nn.Module):
             raise ValueError(f'the weights do not fit the settings: {error}') from error
         return cls(out.denoiser, process, table)  # what it computes once, it computes of the weights it is given
 
+    def append(self, rows: Tensor) -> None:
+        """Let further items follow: rows of the table ``[n, d']``, and nothing that they say in a history."""
+        weight = self.denoiser.item_weight
+        self.denoiser.item_weight = torch.nn.Parameter(
+            torch.cat([weight, weight.new_zeros(rows.size(0), weight.size(1))]), requires_grad=False)
+        self.denoiser.num_items += rows.size(0)
+        self.table = torch.cat([self.table, rows])
+
     def forward(self, item: Tensor, offset: Tensor) -> Tensor:
         """Return query vectors ``[B, d']``.
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from tvdiff_pyg.datasets.interactions import TextPairs
 from tvdiff_pyg.exported import ABOUT, ENCODER, FORMAT, INDEX, ITEMS, PROGRAM, TABLE
 from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
@@ -24,7 +25,8 @@ LENGTH = 100  # of the lists by which the recall of an approximate index is meas
 RECALL = 0.99  # that its search is widened for
 
 
-def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, Any]:
+def export_run(run: Run, out: Path, index: Optional[str] = None,
+               new_pairs: Optional[TextPairs] = None) -> Dict[str, Any]:
     """Write a run's query encoder, item table and ids, and perhaps a FAISS index, and return what ``export.json`` says.
 
     The encoder is a ``torch.export`` program of two inputs, the items of all people one after the other and where each
@@ -38,7 +40,8 @@ def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, An
 
     Raises:
         RunError: ``out`` exists, or the exported encoder is not the model.
-        ValueError: a model whose scores are no inner products of such vectors, or an unknown index.
+        ValueError: a model whose scores are no inner products of such vectors, an unknown index, or ``new_pairs``
+            without a new item of a known user.
         ImportError: an index without faiss.
     """
     if index is not None and index not in INDEXES:
@@ -48,6 +51,10 @@ def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, An
     if not isinstance(run.model, TVDiff):
         raise ValueError(f"a {run.metrics['model']} model has no query encoder: export a run of tv-diff or diffrec")
     encoder = QueryEncoder.of(run.model)
+    new_items: List[Dict[str, str]] = []
+    new: Optional[Dict[str, int]] = None
+    if new_pairs is not None:
+        new_items, new = append_new_items(run, encoder, new_pairs)
     people, length = torch.export.Dim('people', min=1), torch.export.Dim('length', min=1)
     with torch.no_grad():
         program = torch.export.export(encoder, (torch.tensor([0, 1, 0]), torch.tensor([0, 2])),
@@ -56,13 +63,13 @@ def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, An
     item, offset = _histories(run, users)
     with torch.no_grad():
         query = program.module()(item, offset)
-    difference = _difference(run, users, query, encoder.table)
+    difference = _difference(run, users, query, encoder.table[:run.model.num_items])
     if not difference <= TOLERANCE:
         raise RunError(f'the exported encoder differs from the model by {difference:.1e} of the largest score: this is '
                        f'a bug, please report it with the versions of the run')
     about: Dict[str, Any] = {
         'format': FORMAT, 'model': run.metrics['model'], 'dataset': run.metrics['dataset'],
-        'items': run.model.num_items, 'width': encoder.table.size(1), 'compared_users': offset.numel(),
+        'items': encoder.table.size(0), 'new': new, 'width': encoder.table.size(1), 'compared_users': offset.numel(),
         'difference': difference, 'encoder': _config(run), 'index': None, 'versions': versions()}
     faiss_index = None
     if index is not None:
@@ -72,7 +79,7 @@ def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, An
         torch.export.save(program, out / PROGRAM)
         save_weights(encoder.state_dict(), out / ENCODER)
         save_weights({'table': encoder.table}, out / TABLE)
-        write_json(out / ITEMS, [run.item(number) for number in range(run.model.num_items)])
+        write_json(out / ITEMS, [run.item(number) for number in range(run.model.num_items)] + new_items)
         if faiss_index is not None:
             import faiss
 
@@ -83,6 +90,37 @@ def export_run(run: Run, out: Path, index: Optional[str] = None) -> Dict[str, An
         shutil.rmtree(out, ignore_errors=True)  # nothing but what was written here
         raise
     return about
+
+
+def append_new_items(run: Run, encoder: QueryEncoder,
+                     pairs: TextPairs) -> Tuple[List[Dict[str, str]], Dict[str, int]]:
+    """Let an encoder's items be followed by those that the run does not know, from their pairs with users it knows.
+
+    Args:
+        run: a run of TV-Diff.
+        encoder: its encoder, which is changed.
+        pairs: users and items by their original ids; see :func:`export_run`.
+
+    Returns:
+        The new items in their order, and how many items, pairs, and pairs that were left out.
+
+    Raises:
+        ValueError: there is no new item of a known user.
+    """
+    users, known, model = run.index('user'), run.index('item'), run.model
+    assert isinstance(model, TVDiff)
+    unique = dict.fromkeys(zip(*pairs))
+    taken = [(user, item) for user, item in unique if item not in known and user in users]
+    about = {'items': 0, 'pairs': len(taken), 'known_item': sum(item in known for _, item in unique)}
+    about['unknown_user'] = len(unique) - len(taken) - about['known_item']
+    if not taken:
+        raise ValueError(f"'new_pairs' holds no new item of a known user: of {len(unique)} pairs {about['known_item']} "
+                         f"are of items that were trained on, {about['unknown_user']} of unknown users")
+    number = {name: position for position, name in enumerate(dict.fromkeys(item for _, item in taken))}
+    about['items'] = len(number)
+    edge_index = torch.tensor([[users[user], number[item]] for user, item in taken]).t()
+    encoder.append(model.new_item_codes(edge_index, len(number)))
+    return [{'item': name} for name in number], about
 
 
 def _config(run: Run) -> Dict[str, Any]:

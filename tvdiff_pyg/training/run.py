@@ -400,8 +400,8 @@ def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
         raise ValueError(f"'model.name' {recipe.model.name} is solved in closed form, by one process: run it without "
                          f"torchrun")
     if recipe.training.optimizer == 'row-lazy-adam':
-        raise ValueError("'training.optimizer' row-lazy-adam needs sparse gradients, which torch's DDP does not take from "
-                         "these tables: set it to adam, or run without torchrun")
+        raise ValueError("'training.optimizer' row-lazy-adam needs sparse gradients, which torch's DDP does not take "
+                         "from these tables: set it to adam, or run without torchrun")
     if recipe.diffusion.timesteps == 'loss-history':
         raise ValueError("'diffusion.timesteps' loss-history remembers losses that processes do not share: set it to "
                          "uniform, or run without torchrun")

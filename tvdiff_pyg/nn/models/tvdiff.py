@@ -273,6 +273,35 @@ class TVDiff(InteractionModel):
     def _no_pairs(like: Tensor) -> Pairs:
         return like.new_empty(0), like.new_empty(0)
 
+    def new_item_codes(self, edge_index: Tensor, num_new: int) -> Tensor:
+        r"""Return the rows of H of items that were not trained on, ``[num_new, d]``, from known users who took them.
+
+        .. math::
+            H_j = \tanh\Big(\sum_{u \ni j} d_u^{-a} d_j^{-b} (W_U)_u\Big)
+
+        where :math:`d_u` is the degree of the training part, :math:`d_j` that of the new item, a and b those of the
+        normalisation. Nothing is trained, and the scores of all other items stay as they are. Such an item can be
+        listed; in a history it says nothing, as it has no row of :math:`W_I`.
+
+        Args:
+            edge_index: pairs of a user, 0..M-1, and a new item, 0..num_new-1, ``[2, E]``, none twice.
+            num_new: number of new items.
+
+        Raises:
+            ValueError: a model without a graph or of several hops, or an index out of range.
+
+        Cost: 2 E d flops.
+        """
+        conv = self.denoiser.conv
+        if conv is None or self.denoiser.num_hops > 1:
+            raise ValueError('only a model with a graph and one hop has rows for new items: others need training anew')
+        degree = (self.interactions.user_degree, torch.bincount(edge_index[1], minlength=num_new))
+        with evaluation_mode(self):
+            h = conv((None, None), edge_index, size=(self.num_users, num_new), degree=degree)
+            for layer in self.denoiser.item_layers:
+                h = layer(h).tanh()
+        return h
+
     def scorer(self, start_step: int = 0, sampling_noise: bool = False,
                generator: Optional[torch.Generator] = None) -> Scorer:
         """Return the function from user indices ``[B]`` to reconstructed rows ``[B, N]``, with dropout off.
