@@ -4,7 +4,7 @@ To add a model, give it an entry in :data:`MODELS`; to add a data set, one in :d
 """
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import yaml
 
@@ -52,12 +52,12 @@ class ModelPlan(NamedTuple):
     source: str
 
 
-def _recipe(name: str) -> Settings:
+def _recipe(name: str, width: Optional[int] = 256) -> Settings:
     """Return a recipe's settings flat, at a width that two cores can search."""
     groups = yaml.safe_load(recipe_path(name).read_text(encoding='utf-8'))
     flat = {f'{group}.{key}': value for group, values in groups.items() if group != 'dataset'
             for key, value in values.items()}
-    return {**flat, 'model.hidden_channels': 256}
+    return flat if width is None else {**flat, 'model.hidden_channels': width}
 
 
 DATASETS: Dict[str, DatasetPlan] = {
@@ -65,8 +65,8 @@ DATASETS: Dict[str, DatasetPlan] = {
     'lastfm': DatasetPlan(True, _recipe('lastfm')),
     'amazon-beauty': DatasetPlan(True, _recipe('amazon-beauty')),
     'ml-1m': DatasetPlan(True, _recipe('ml-1m')),
-    'gowalla': DatasetPlan(False, _recipe('gowalla')),
-    'yelp2018': DatasetPlan(False, _recipe('yelp2018')),
+    'gowalla': DatasetPlan(False, _recipe('gowalla', None)),
+    'yelp2018': DatasetPlan(False, _recipe('yelp2018', None)),
 }
 
 _PAIRS: Settings = {'training.batch_size': 2048, 'training.lr': 1e-3, 'training.patience': 20}
