@@ -118,6 +118,9 @@ def test_parts_make_up_the_batches_whoever_works_on_them(size: int, parts: int) 
 def test_what_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rank(), world_size()) == (0, 1)
     monkeypatch.setattr(run_module, 'world_size', lambda: 2)
+    with pytest.raises(ValueError, match='must be started by torchrun'):
+        fit(Recipe.from_dict({'dataset': {'name': 'movielens-small'}}), tmp_path / 'run', progress=False)
+    monkeypatch.setattr(run_module, 'launched', lambda: True)
     cases: List[Tuple[Dict[str, Any], str]] = [
         ({}, "'training.num_parts' must be a multiple of the number of processes, 2; got 1"),
         ({'model': {'name': 'ease'}}, 'closed form, by one process'),

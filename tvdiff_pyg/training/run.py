@@ -396,6 +396,8 @@ def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
     """Raise ``ValueError`` for what several processes cannot share."""
     if world_size() == 1:
         return
+    if not launched():
+        raise ValueError('several processes must be started by torchrun: they would not share what they learn')
     if not model.trains:
         raise ValueError(f"'model.name' {recipe.model.name} is solved in closed form, by one process: run it without "
                          f"torchrun")
