@@ -43,27 +43,27 @@ class Axis(NamedTuple):
     points: Dict[str, Settings]
 
 
-def _one(setting: str, *values: Any) -> Axis:
-    return Axis({str(value): {setting: yaml.safe_load(str(value))} for value in values})
+def _one(setting: str, *values: Any, **others: Any) -> Axis:
+    return Axis({str(value): {setting: yaml.safe_load(str(value)), **others} for value in values})
 
 
-_NO_GRAPH, _UNIFORM = {'model.normalization': 'none'}, {'sampler.name': 'uniform'}
+_NO_GRAPH, _UNIFORM, _HARD = {'model.normalization': 'none'}, {'sampler.name': 'uniform'}, {'sampler.name': 'ar-gsp'}
 _BARE = {'loss.entropy': 'bce', 'loss.temperature': 0.0}  # without the term, batches are of users
 AXES: Dict[str, Axis] = {
     'views': Axis({'vanilla': {**_BARE, **_NO_GRAPH}, 'I': {**_NO_GRAPH, **_UNIFORM}, 'I+II': _UNIFORM,
-                   'I+II+III': {}}),
+                   'I+II+III': _HARD}),
     'entropy': Axis({'none': _BARE, **{name: {'loss.entropy': name} for name in ('bce', 'bpr', 'nll')}}),
     'graph': Axis({name: {'model.normalization': name} for name in ('none', 'sym', 'left', 'linkprop')}),
     'hops': _one('model.num_layers', 1, 2, 3),
     'temperature': _one('loss.temperature', '0.1', '0.5', 1, 5, 10, 15, 20),
-    'gamma': _one('sampler.gamma', *PUBLISHED['gamma']['values']),
-    'lam': _one('sampler.lam', 0, 1, 3, 10),
+    'gamma': _one('sampler.gamma', *PUBLISHED['gamma']['values'], **_HARD),
+    'lam': _one('sampler.lam', 0, 1, 3, 10, **_HARD),
     'steps': _one('diffusion.num_steps', 2, 5, 10, 40, 50, 100),
     'noise_scale': Axis({name: {'diffusion.scale': float(name)} for name in PUBLISHED['noise_scale']['values']}),
     'noise_min_max': Axis({f'{low}, {high}': {'diffusion.beta_min': float(low), 'diffusion.beta_max': float(high)}
                            for low, high in PUBLISHED['noise_min_max']['values']}),
     'sampler': Axis({'uniform': _UNIFORM, 'popularity': {'sampler.name': 'popularity'},
-                     **{f'AR-GSP {name}': {'sampler.name': 'ar-gsp', 'sampler.weights': name}
+                     **{f'AR-GSP {name}': {**_HARD, 'sampler.weights': name}
                         for name in ('flat', 'score')}}),
     'width': _one('model.hidden_channels', 32, 64, 128, 256, 512, 1000),
     'timesteps': Axis({name: {'diffusion.timesteps': name} for name in ('uniform', 'loss-history')}),

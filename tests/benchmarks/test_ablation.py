@@ -41,6 +41,10 @@ def test_points_that_come_to_the_same_are_one_cell() -> None:
     assert cell['15'] == {'model.hidden_channels': '64', 'loss.temperature': '15'}
     assert cell['1e-5'] == {'model.hidden_channels': '64', 'diffusion.scale': '1e-05'}
     assert sweep.typed('1e-05') == 1e-5 and sweep.typed('null') is None and sweep.typed('[20]') == [20]
+    gowalla = ablation.base_settings('gowalla', [])  # its recipe draws uniformly
+    assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES['views'].points['I+II']) == {}
+    for axis, name in (('views', 'I+II+III'), ('gamma', '0.02'), ('lam', '3')):
+        assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES[axis].points[name])['sampler.name'] == 'ar-gsp'
     with pytest.raises(ValueError, match='--set takes NAME=VALUE'):
         ablation.base_settings('lastfm', ['model.width=3'])
 

@@ -28,7 +28,8 @@ def test_flops_of_a_step_and_of_a_list() -> None:
     torch.manual_seed(0)
     seen = torch.rand(200, 300) < 0.1
     train = InteractionMatrix(seen.nonzero().t(), 200, 300)
-    model = TVDiff(train, AnisotropicDenoiser(200, 300, 64, 4, dropout=0.0), GaussianDiffusion(NoiseSchedule(num_steps=6)),
+    process = GaussianDiffusion(NoiseSchedule(num_steps=6))
+    model = TVDiff(train, AnisotropicDenoiser(200, 300, 64, 4, dropout=0.0), process,
                    HelmholtzFreeEnergy('bce', 1.0), UniformSampler(), num_probes=16)
     shape = Shape(200, 300, train.num_interactions, 64, batch=100, probes=16, pool=0, steps=6)
     with FlopCounterMode(display=False) as counter:
