@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Tuple
 
+from tvdiff_pyg.training.memory import factored_bytes
+
 RESULTS = Path(__file__).parent / 'results'
 H100_BYTES, H100_BANDWIDTH, H100_FLOPS, NETWORK = 80e9, 3.35e12, 67e12, 50e9  # data sheet, float32; 400 Gbit/s a GPU
 
@@ -70,8 +72,7 @@ def graph_bytes(s: Shape) -> float:
 
 def training_bytes(s: Shape) -> float:
     """Return the memory of training: four of each weight, some temporaries of H, the data, and the batch's arrays."""
-    return (16 * (s.users + s.items) * s.width + 10 * s.items * s.width + graph_bytes(s)
-            + 4 * s.probes * s.items + s.batch * (32 * s.width + 4 * s.pool))
+    return factored_bytes(s.users, s.items, s.interactions, s.width, s.batch, s.pool, s.probes)
 
 
 def query_flops(s: Shape) -> float:

@@ -45,6 +45,7 @@ from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynami
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.files import write_json, write_text
+from tvdiff_pyg.training.memory import check_memory
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule, TrainingInterrupted
 from tvdiff_pyg.training.plots import save_figure, training_figure
 from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
@@ -364,6 +365,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
             split = Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
     data = split.data
     ks = report_ks(recipe, split)
+    memory = check_memory(recipe, split.train)
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
         torch.manual_seed(seed)
         model = build_model(recipe, split.train, seed)
@@ -387,6 +389,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
             write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
             if not has_data(out):
                 save_data(data, out)
+            print(memory, flush=True)
         barrier()
         stopped = _train(module, batches, recipe, out, progress, watchers) if model.trains else 'closed form'
         return _finish(settings, split, model, module, evaluators, stopped, started, out)

@@ -1,0 +1,102 @@
+"""What a training needs, estimated before it begins."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('pytorch_lightning')
+from tvdiff_pyg.cli import main  # noqa: E402
+from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
+from tvdiff_pyg.training import Recipe, Split, load_data  # noqa: E402
+from tvdiff_pyg.training import memory as memory_module  # noqa: E402
+from tvdiff_pyg.training.memory import check_memory, memory_limit, training_bytes  # noqa: E402
+
+RESULTS = Path(__file__).resolve().parents[2] / 'benchmarks' / 'results'
+
+
+def _train(users: int = 40, items: int = 60) -> InteractionMatrix:
+    seen = torch.rand(users, items, generator=torch.Generator().manual_seed(0)) < 0.2
+    return InteractionMatrix(seen.nonzero().t(), users, items)
+
+
+def _recipe(**groups: dict) -> Recipe:
+    return Recipe.from_dict({'dataset': {'name': 'lastfm'}, **groups})
+
+
+@pytest.mark.parametrize('model', ['tv-diff', 'diffrec', 'lightgcn', 'ease', 'gf-cf', 'ials', 'popularity'])
+def test_estimates_lie_near_what_was_measured(model: str, data_root: Path) -> None:
+    """LastFM, by the peak memory that the benchmark's runs had."""
+    if not RESULTS.is_dir():
+        pytest.skip('the results are not here')
+    record = json.loads((RESULTS / 'accuracy' / 'lastfm' / model / 'holdout-seed0.json').read_text())
+    groups: dict = {'dataset': {'name': 'lastfm'}, 'model': {'name': model}}
+    for name, value in record['settings'].items():
+        group, _, setting = name.partition('.')
+        groups.setdefault(group, {})[setting] = value
+    recipe = Recipe.from_dict(groups)
+    train = Split.from_data(load_data(recipe.dataset, data_root), 'holdout').train
+    assert training_bytes(recipe, train) == pytest.approx(1e6 * record['metrics']['peak_rss_mb'], rel=0.25)
+
+
+def test_the_dense_engine_is_estimated_too() -> None:
+    """Gowalla, d = 1000, as benchmarks.speed measured it."""
+    record = json.loads((RESULTS / 'speed-gowalla.json').read_text())
+    row = next(row for row in record['records'] if row['name'] == 'train_step_exact' and row['sampler'] == 'ar-gsp')
+    pairs = torch.stack([torch.arange(810128) % 29858, torch.arange(810128) % 40981])
+    train = InteractionMatrix(pairs, 29858, 40981)
+    recipe = _recipe(sampler={'pool_size': 2048})
+    for engine, side in (('factored', 'subject'), ('dense', 'reference')):
+        estimate = training_bytes(replace(recipe, model=replace(recipe.model, engine=engine)), train)
+        assert estimate == pytest.approx(1e6 * row[f'{side}_peak_mb'], rel=0.25), engine
+
+
+def test_it_grows_with_what_it_should() -> None:
+    train = _train()
+    base = training_bytes(_recipe(), train)
+    for groups in ({'model': {'hidden_channels': 2000}}, {'training': {'batch_size': 4096}},
+                   {'model': {'engine': 'dense'}}, {'model': {'hidden_channels': [1000, 1000]}}):
+        assert training_bytes(_recipe(**groups), _train()) >= base, groups
+    assert training_bytes(_recipe(training={'num_parts': 4}), train) < base
+    assert training_bytes(_recipe(), _train(80, 120)) > base
+    limit, what = memory_limit()
+    assert 1e8 < limit < 1e14 and 'memory' in what
+
+
+@pytest.mark.parametrize('groups, expected', [
+    ({'model': {'hidden_channels': 1000}}, '--model.hidden_channels'),
+    ({'model': {'engine': 'dense', 'hidden_channels': 8}, 'training': {'batch_size': 40}}, '--model.engine factored'),
+    ({'model': {'hidden_channels': [64, 64]}, 'training': {'batch_size': 40}}, '--training.batch_size 20'),
+    ({'model': {'hidden_channels': [64, 64]}, 'training': {'batch_size': 1}}, 'none of its settings'),
+    ({'model': {'name': 'ease'}}, 'none of its settings')])
+def test_what_cannot_fit_is_refused_with_what_would(groups: dict, expected: str,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    train, recipe = _train(), _recipe(**groups)
+    needed = training_bytes(recipe, train)
+    for factor, line in ((1.3, ' of 0.7 GB'), (1.2, ' of 0.6 GB: it may not do'), (0.81, ' of 0.4 GB: it may not do')):
+        monkeypatch.setattr(memory_module, 'memory_limit', lambda: (factor * needed, 'memory'))
+        assert check_memory(recipe, train) == f'memory: about 0.5 GB{line}'
+    monkeypatch.setattr(memory_module, 'WITHIN', 1)
+    monkeypatch.setattr(memory_module, 'memory_limit', lambda: (needed - 1e4, 'GPU memory'))
+    with pytest.raises(ValueError, match=f'needs about .* of GPU memory: {expected}'):
+        check_memory(recipe, train)
+
+
+def test_fit_refuses_before_it_makes_anything(ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture) -> None:
+    options = ['fit', '--dataset.path', str(ratings_file), '--out', str(tmp_path / 'run'), '--max-epochs', '1',
+               '--training.ks', '[20]']
+    with monkeypatch.context() as patch:
+        patch.setattr(memory_module, 'memory_limit', lambda: (1e8, 'memory'))
+        with pytest.raises(SystemExit):
+            main([*options, '--model.hidden_channels', '100000000'])
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'but there are 0.1 GB of memory' in error and not (tmp_path / 'run').exists()
+    with pytest.raises(SystemExit):
+        main([*options, '--model.hidden_channels', '1000000000000'])
+    assert '--model.hidden_channels ' in capsys.readouterr().err
+    main([*options, '--model.hidden_channels', '8'])
+    assert 'memory: about 0.5 GB of ' in capsys.readouterr().out
