@@ -8,13 +8,15 @@ from typing import Any, Callable
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path`` and put it in place in one step."""
+    """Let ``write`` fill a temporary file beside ``path``, see it on the disk, and put it in place in one step."""
     temporary = path.with_name(f'.{path.name}.part')
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask makes of a new file; some writers are stricter
         write(temporary)
         temporary.chmod(mode)
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

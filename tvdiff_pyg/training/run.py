@@ -52,6 +52,7 @@ from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
 from tvdiff_pyg.training.storage import (
     TENSORS,
     TEXT,
+    AtomicCheckpoints,
     has_data,
     load_data_folder,
     load_weights,
@@ -517,10 +518,10 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
             return 'patience'
         if module.out_of_time:
             return 'max_minutes'
-    options: Dict[str, Any] = {'devices': 1}
+    options: Dict[str, Any] = {'devices': 1, 'plugins': [AtomicCheckpoints()]}
     if launched():
         nodes, devices = nodes_and_devices()
-        options = {'num_nodes': nodes, 'devices': devices, 'plugins': [TorchElasticEnvironment()],
+        options = {'num_nodes': nodes, 'devices': devices, 'plugins': [AtomicCheckpoints(), TorchElasticEnvironment()],
                    'strategy': DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)}
     with _quiet_lightning():
         trainer = pl.Trainer(

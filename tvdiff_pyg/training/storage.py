@@ -4,9 +4,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional, Union
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -77,6 +78,24 @@ def save_weights(state: Dict[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary))
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes Lightning's checkpoints whole or not at all, beside their place, and without a copy in memory.
+
+    Lightning's own way makes two copies in memory and one in the system's folder for temporary files, and copies that
+    one to its place, so that a full disk or a kill can leave half a checkpoint there.
+    """
+
+    def save_checkpoint(self, checkpoint: Dict[str, Any], path: Union[str, Path],
+                        storage_options: Optional[Any] = None) -> None:
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomically(place, lambda temporary: torch.save(checkpoint, temporary))
+        except RuntimeError as error:  # torch's writer hides why
+            raise OSError(f'{place} cannot be written ({" ".join(str(error).split())}): is the disk full? What stood '
+                          f'there before is kept') from error
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
