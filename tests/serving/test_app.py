@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import http.client
 import json
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -120,6 +122,18 @@ def test_only_the_allowed_are_listed(client: TestClient, run: Run) -> None:
     assert _same(_post(client, {'user': user, 'allow': allow, 'deny': deny, 'k': 6})[1]['items'],
                  run.recommend([user], 6, allow, deny)[0]['items'])
     assert _post(client, {'user': user, 'allow': []}) == (200, {'user': user, 'items': []})
+
+
+def test_a_service_that_has_gone_takes_its_run_along(run_folder: Path) -> None:
+    served = Run.load(run_folder)
+    gone = weakref.ref(served)
+    app = create_app(served, LIMITS)
+    with TestClient(app) as one:
+        assert one.post('/recommend', json={'user': served.split.data.user_id[0]}).status_code == 200
+        assert one.get('/health').status_code == 200
+    del served, app, one
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_default_length_is_ten(client: TestClient, run: Run) -> None:

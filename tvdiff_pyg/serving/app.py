@@ -3,6 +3,7 @@
 import asyncio
 import re
 import unicodedata
+import weakref
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -202,13 +203,17 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
         limits: see :class:`Limits`.
         hosts: the host names, without a port, that requests may be addressed to; any by default.
     """
-    service = Service(run, limits)
-    data, num_items = run.split.data, run.model.num_items
-    most = min(limits.max_k, num_items)
+    held = Service(run, limits)
+    service: Service = weakref.proxy(held)  # FastAPI keeps endpoints for ever: they must not keep the run with them
+    dataset, most = run.split.data.name, min(limits.max_k, run.model.num_items)
+    about = {'status': 'ok', 'version': __version__, 'model': run.recipe.model.name, 'dataset': dataset,
+             'users': run.model.num_users, 'items': run.model.num_items, 'history': held.history_scorer is not None,
+             'max_k': most, 'max_history': limits.max_history}
+    first_items = list(run.split.data.item_id[:2])
     pages, policies = _pages()
     metrics = Metrics(PATHS)
-    app = FastAPI(title='tvdiff', version=__version__, lifespan=service.lifespan, docs_url=None, redoc_url=None,
-                  description=f'Recommendations from {data.name}, by {run.recipe.model.name}.')
+    app = FastAPI(title='tvdiff', version=__version__, lifespan=held.lifespan, docs_url=None, redoc_url=None,
+                  description=f'Recommendations from {dataset}, by {run.recipe.model.name}.')
     app.add_middleware(Guard, metrics=metrics, max_body=limits.max_body, body_seconds=limits.body_seconds, hosts=hosts,
                        policies=policies)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -220,7 +225,7 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
         """Whom to recommend to, by exactly one of ``user`` and ``history``, and what."""
 
         model_config = ConfigDict(extra='forbid', strict=True, json_schema_extra={
-            'examples': [{'history': list(data.item_id[:2]), 'k': min(5, most)}]})
+            'examples': [{'history': first_items, 'k': min(5, most)}]})
         user: Optional[Id] = Field(None, description='original id of a user of the training part')
         history: Optional[List[Id]] = Field(
             None, min_length=1, max_length=limits.max_history, fail_fast=True,
@@ -252,7 +257,7 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
         service.check_items([*(wanted.history or ()), *(wanted.allow or ()), *wanted.deny])
         if wanted.user is not None:
             if wanted.user not in service.users:
-                raise HTTPException(404, f"user '{wanted.user}' does not occur in the training part of '{data.name}'; "
+                raise HTTPException(404, f"user '{wanted.user}' does not occur in the training part of '{dataset}'; "
                                          f"send what they have seen as 'history'")
             items = await service.scored(partial(service.for_user, wanted.user, wanted.k, wanted.allow, wanted.deny))
             return JSONResponse({'user': wanted.user, 'items': items})
@@ -271,10 +276,7 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
     @app.get('/health', response_model=Health)
     async def health() -> Response:
         """Tell that the service runs, and what it serves."""
-        return JSONResponse({
-            'status': 'ok', 'version': __version__, 'model': run.recipe.model.name, 'dataset': data.name,
-            'users': run.model.num_users, 'items': num_items, 'history': service.history_scorer is not None,
-            'max_k': most, 'max_history': limits.max_history})
+        return JSONResponse(about)
 
     @app.get('/metrics', response_class=Response)
     async def measured() -> Response:
@@ -290,7 +292,7 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
         return HTMLResponse(documentation)
 
     documentation = _documentation(pages['/docs'], app.openapi())
-    app.state.service = service
+    app.state.service = held
     return app
 
 
