@@ -54,7 +54,7 @@ def _read(path: Path, content: bytes, options: Dict[str, Any]) -> Optional[Tuple
         return None
     users, items = records.pairs
     assert len(users) == len(items) > 0 and all(users) and all(items)
-    assert all(isinstance(name, str) and name == name.strip() for name in (*users, *items))
+    assert all(isinstance(name, str) for name in (*users, *items))  # spaces and all
     if options.get('numeric_ids'):
         assert all(name.isdecimal() for name in (*users, *items))
     return users, items

@@ -69,3 +69,11 @@ def test_wrong_values_are_named(values: Dict[str, Any], expected: str) -> None:
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no recipe 'lastfn'; choose one of amazon-beauty, .*lastfm"):
         recipe_path('lastfn')
+
+
+@pytest.mark.parametrize('setting', ['training.batch_size', 'model.name', 'loss.temperature'])
+def test_null_is_no_value_where_none_may_be_missing(setting: str) -> None:
+    group, name = setting.split('.')
+    with pytest.raises(ValueError, match=f"'{setting}' must have a value, got null"):
+        Recipe.from_dict({group: {name: None}})
+    assert Recipe.from_dict({'training': {'max_minutes': None}}).training.max_minutes is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple, Union
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -347,6 +347,9 @@ class Recipe:
                 raise ValueError(f"a recipe has no '{key}'; it has {', '.join(groups)}")
             if not isinstance(value, dict):
                 raise ValueError(f"'{key}' must hold named settings, got {value!r}")
+            for name, hint in get_type_hints(type(getattr(cls(), key))).items():
+                if name in value and value[name] is None and type(None) not in get_args(hint):
+                    raise ValueError(f"'{key}.{name}' must have a value, got null")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls)
         try:
