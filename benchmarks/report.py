@@ -184,7 +184,8 @@ def main(argv: Any = None) -> str:
     results = Path(parser.parse_args(argv).results)
     lines = ['# Accuracy', '', 'Made by `python -m benchmarks.report` from the JSON files beside it; the cells come '
              'from `python -m benchmarks.accuracy ... --data-root DIR`. An empty row names the options that fill it. '
-             'TV-Diff has d = 256 (published: 1000). What was done the same for all, and what these tables do not say: '
+             'TV-Diff has d = 256 where settings are searched, else 1000 (as published). What was done the same for '
+             'all, and what these tables do not say: '
              '[benchmarks/README.md](../../README.md).', '']
     for dataset in DATASETS:
         drawn = any((results / dataset).glob('*/holdout-seed*.json'))

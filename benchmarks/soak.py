@@ -4,8 +4,8 @@
 
 A cycle trains on MovieLens small (d = 16, two epochs) into a folder that is removed afterwards, reads the run back,
 evaluates it, makes everybody's lists, folds people in, and answers requests over HTTP, all in one process. After each,
-the process's resident memory and open files are noted. The first fifth of the cycles is warming up; of the rest, the
-slope of a straight line is printed.
+the process's resident memory and open files are noted. The first fifth of the cycles is warming up; the rest must not
+grow by more than 0.2 MB or 0.02 files a cycle, by the slope of a straight line.
 """
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from tvdiff_pyg.training import Recipe, Run, fit
 from tvdiff_pyg.training.run import versions
 
 REQUESTS = 50
+MOST_MB, MOST_FILES = 0.2, 0.02  # a cycle
 
 
 def cycle(number: int) -> None:
@@ -76,6 +77,8 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, Any]:
     print(f"{record['cycles']} cycles: {record['mb_a_cycle']:+.3f} MB and {record['files_a_cycle']:+.3f} files a cycle")
     if options.json:
         Path(options.json).write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+    if record['mb_a_cycle'] > MOST_MB or record['files_a_cycle'] > MOST_FILES:
+        raise SystemExit('memory or open files grow')
     return record
 
 

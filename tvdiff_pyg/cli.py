@@ -200,8 +200,8 @@ def _parser() -> Any:
     export.add_argument('--index', choices=('flat', 'ivf', 'hnsw'), default='flat',
                         help='of --format faiss: exact, or approximate with its recall measured')
     export.add_argument('--new-items', type=Optional[str],
-                        help='a file of interactions, as for fit: items of theirs that were not trained on get vectors '
-                             'from the known users who took them (tv-diff)')
+                        help='a file of interactions, of the form of the one that was trained on: items of theirs that '
+                             'were not get vectors from the known users who took them (tv-diff)')
     export.add_argument('--out', type=str, required=True, help='folder to make')
     commands.add_subcommand('export', export, help='an encoder, item vectors and a search index')
 
@@ -368,12 +368,18 @@ def _export(options: Namespace) -> None:
     from tvdiff_pyg.datasets.interactions import read_interactions
     from tvdiff_pyg.training import Run
     from tvdiff_pyg.training.export import export_run
+    from tvdiff_pyg.training.recipe import INTERACTION_FILE, READING
 
     if options.format == 'torch' and options.index != 'flat':
         raise ValueError('--index goes with --format faiss')
     out = Path(options.out).expanduser()
-    new_pairs = None if options.new_items is None else read_interactions(options.new_items)
-    about = export_run(Run.load(options.run), out, options.index if options.format == 'faiss' else None, new_pairs)
+    run = Run.load(options.run)
+    new_pairs = None
+    if options.new_items is not None:  # read as the run's own file was
+        dataset = run.recipe.dataset
+        own = {name: getattr(dataset, name) for name in READING} if dataset.name == INTERACTION_FILE else {}
+        new_pairs = read_interactions(options.new_items, **own)
+    about = export_run(run, out, options.index if options.format == 'faiss' else None, new_pairs)
     print(f"written: {out}, {about['items']} items of width {about['width']}; scores differ from the model's by "
           f"{about['difference']:.1e} of the largest, over {about['compared_users']} users")
     if about['new'] is not None:

@@ -22,11 +22,19 @@ def nodes_and_devices() -> Tuple[int, int]:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that ``torchrun`` started, for as long as the block lasts; do nothing where it did not."""
+    """Join the processes that ``torchrun`` started, for as long as the block lasts; do nothing where it did not.
+
+    Raises:
+        ValueError: there are GPUs, but fewer than processes on this machine.
+    """
     if not launched() or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
+        devices, gpus = nodes_and_devices()[1], torch.cuda.device_count()
+        if devices > gpus:
+            raise ValueError(f'torchrun started {devices} processes on this machine, which has {gpus} GPUs: start one '
+                             f'a GPU, or set CUDA_VISIBLE_DEVICES to nothing to train on processors')
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo')
     try:
@@ -37,8 +45,8 @@ def process_group() -> Iterator[None]:
 
 def lost_process(error: RuntimeError) -> bool:
     """Tell whether an error is what torch raises where another process has gone."""
-    return world_size() > 1 and (isinstance(error, dist.DistError)
-                                 or any(name in str(error) for name in ('gloo', 'NCCL')))
+    return launched() and (isinstance(error, dist.DistError)
+                           or any(name in str(error) for name in ('gloo', 'NCCL')))
 
 
 def rank() -> int:

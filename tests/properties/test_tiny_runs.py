@@ -83,7 +83,7 @@ def _lines(users: int, items: int, density: float, seed: int) -> List[str]:
 
 @many
 @given(recipes(), SHAPES, st.integers(1, 2), _choice('holdout', 'paper'))
-def test_any_settings(values: Dict[str, Any], shape: Any, epochs: int, protocol: str) -> None:
+def _any_settings(values: Dict[str, Any], shape: Any, epochs: int, protocol: str) -> None:
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         folder = Path(name)
@@ -114,6 +114,6 @@ def test_any_settings(values: Dict[str, Any], shape: Any, epochs: int, protocol:
         assert len(lists) == users
 
 
-def test_many_of_them_were_trained() -> None:
-    assert COUNTS['trained'] > COUNTS['all'] / 5 or COUNTS['all'] < 20, COUNTS
-    print(COUNTS)
+def test_any_settings() -> None:
+    _any_settings()
+    assert COUNTS['trained'] > COUNTS['all'] / 5 and COUNTS['all'] >= EXAMPLES, COUNTS  # most are not refused

@@ -243,3 +243,17 @@ def test_a_program_that_is_not_the_model_is_not_written(run_folder: Path, tmp_pa
     with pytest.raises(ValueError, match='differs from the model by 1.0e-03'):
         export_run(Run.load(run_folder), tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_new_items_are_read_as_the_run_s_own_file_was(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Columns in another order, and a rating that must be reached."""
+    path = tmp_path / 'likes.csv'
+    lines = [f'i{item};{4 if (user + item) % 3 else 1};u{user}' for user in range(30) for item in range(25)]
+    path.write_text('\n'.join(['what;stars;who', *lines]) + '\n')
+    main(['fit', '--dataset.path', str(path), '--dataset.user_column', 'who', '--dataset.item_column', 'what',
+          '--dataset.rating_column', 'stars', '--dataset.min_rating', '4', '--model.hidden_channels', '4',
+          '--max-epochs', '1', '--training.ks', '[20]', '--out', str(tmp_path / 'run')])
+    later = tmp_path / 'later.csv'
+    later.write_text('what;stars;who\nnew;5;u1\nnew;1;u2\nbad;1;u3\n')
+    main(['export', str(tmp_path / 'run'), '--new-items', str(later), '--out', str(tmp_path / 'out')])
+    assert 'new: 1 items from 1 pairs; left out: 0 pairs' in capsys.readouterr().out

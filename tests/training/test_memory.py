@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def _recipe(**groups: dict) -> Recipe:
     return Recipe.from_dict({'dataset': {'name': 'lastfm'}, **groups})
 
 
-@pytest.mark.parametrize('model', ['tv-diff', 'diffrec', 'lightgcn', 'ease', 'gf-cf', 'ials', 'popularity'])
+@pytest.mark.parametrize('model', ['tv-diff', 'diffrec', 'lightgcn', 'ease', 'gf-cf', 'ials', 'item-knn', 'popularity'])
 def test_estimates_lie_near_what_was_measured(model: str, data_root: Path) -> None:
     """LastFM, by the peak memory that the benchmark's runs had."""
     if not RESULTS.is_dir():
@@ -55,34 +56,62 @@ def test_the_dense_engine_is_estimated_too() -> None:
 
 
 def test_it_grows_with_what_it_should() -> None:
-    train = _train()
+    train = _train(3000, 60)
     base = training_bytes(_recipe(), train)
-    for groups in ({'model': {'hidden_channels': 2000}}, {'training': {'batch_size': 4096}},
-                   {'model': {'engine': 'dense'}}, {'model': {'hidden_channels': [1000, 1000]}}):
-        assert training_bytes(_recipe(**groups), _train()) >= base, groups
+    for groups in ({'model': {'hidden_channels': 2000}}, {'training': {'batch_size': 2900}},
+                   {'model': {'engine': 'dense'}}, {'model': {'hidden_channels': [1000, 1000]}},
+                   {'training': {'average': 0.9}}, {'loss': {'entropy': 'bpr'}, 'training': {'batch_size': 9000}}):
+        assert training_bytes(_recipe(**groups), train) > base, groups
     assert training_bytes(_recipe(training={'num_parts': 4}), train) < base
-    assert training_bytes(_recipe(), _train(80, 120)) > base
+    assert training_bytes(_recipe(), _train(3000, 120)) > base
+    # A batch of users holds no more than there are.
+    assert training_bytes(_recipe(training={'batch_size': 3000}), train) == training_bytes(
+        _recipe(training={'batch_size': 10 ** 6}), train)
     limit, what = memory_limit()
     assert 1e8 < limit < 1e14 and 'memory' in what
 
 
+def test_processes_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, _ = memory_limit()
+    monkeypatch.setattr(memory_module, 'launched', lambda: True)
+    monkeypatch.setattr(memory_module, 'nodes_and_devices', lambda: (2, 4))
+    assert memory_limit() == (alone / 4, 'memory')
+
+
 @pytest.mark.parametrize('groups, expected', [
-    ({'model': {'hidden_channels': 1000}}, '--model.hidden_channels'),
-    ({'model': {'engine': 'dense', 'hidden_channels': 8}, 'training': {'batch_size': 40}}, '--model.engine factored'),
-    ({'model': {'hidden_channels': [64, 64]}, 'training': {'batch_size': 40}}, '--training.batch_size 20'),
-    ({'model': {'hidden_channels': [64, 64]}, 'training': {'batch_size': 1}}, 'none of its settings'),
-    ({'model': {'name': 'ease'}}, 'none of its settings')])
+    ({'model': {'hidden_channels': 1000}}, '--model.hidden_channels 500'),
+    ({'model': {'engine': 'dense', 'hidden_channels': 8}}, '--model.engine factored'),
+    ({'model': {'hidden_channels': 1}}, 'no smaller setting'), ({'model': {'name': 'ease'}}, 'no smaller setting')])
 def test_what_cannot_fit_is_refused_with_what_would(groups: dict, expected: str,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     train, recipe = _train(), _recipe(**groups)
     needed = training_bytes(recipe, train)
     for factor, line in ((1.3, ' of 0.7 GB'), (1.2, ' of 0.6 GB: it may not do'), (0.81, ' of 0.4 GB: it may not do')):
-        monkeypatch.setattr(memory_module, 'memory_limit', lambda: (factor * needed, 'memory'))
+        monkeypatch.setattr(memory_module, 'memory_limit', lambda trains: (factor * needed, 'memory'))
         assert check_memory(recipe, train) == f'memory: about 0.5 GB{line}'
     monkeypatch.setattr(memory_module, 'WITHIN', 1)
-    monkeypatch.setattr(memory_module, 'memory_limit', lambda: (needed - 1e4, 'GPU memory'))
+    monkeypatch.setattr(memory_module, 'memory_limit', lambda trains: (needed - 1e3, 'GPU memory'))
     with pytest.raises(ValueError, match=f'needs about .* of GPU memory: {expected}'):
         check_memory(recipe, train)
+
+
+def test_the_advice_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense, wide, a large batch, ever less memory: what is advised fits, however many settings it takes."""
+    train = _train(3000, 2000)
+    recipe = _recipe(model={'engine': 'dense'}, training={'batch_size': 3000})
+    needed, followed = training_bytes(recipe, train), set()
+    for share in (0.9, 0.8, 0.72, 0.7):
+        monkeypatch.setattr(memory_module, 'memory_limit', lambda trains: (share * needed, 'memory'))
+        monkeypatch.setattr(memory_module, 'WITHIN', 1)
+        with pytest.raises(ValueError, match='would do') as found:
+            check_memory(recipe, train)
+        values = recipe.to_dict()
+        for option, value in re.findall(r'--(\S+) (\w+)', str(found.value)):
+            group, _, name = option.partition('.')
+            values[group][name] = int(value) if value.isdigit() else value
+            followed.add(option)
+        check_memory(Recipe.from_dict(values), train)
+    assert 'model.engine' in followed and len(followed) > 1
 
 
 def test_fit_refuses_before_it_makes_anything(ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -90,7 +119,7 @@ def test_fit_refuses_before_it_makes_anything(ratings_file: Path, tmp_path: Path
     options = ['fit', '--dataset.path', str(ratings_file), '--out', str(tmp_path / 'run'), '--max-epochs', '1',
                '--training.ks', '[20]']
     with monkeypatch.context() as patch:
-        patch.setattr(memory_module, 'memory_limit', lambda: (1e8, 'memory'))
+        patch.setattr(memory_module, 'memory_limit', lambda trains: (1e8, 'memory'))
         with pytest.raises(SystemExit):
             main([*options, '--model.hidden_channels', '100000000'])
     error = capsys.readouterr().err

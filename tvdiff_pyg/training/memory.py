@@ -8,12 +8,14 @@ from typing import Any, Dict, Iterator, Tuple
 import psutil
 import torch
 
+from tvdiff_pyg.distributed import launched, nodes_and_devices
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.retrieval import BLOCK_SIZE
-from tvdiff_pyg.training.recipe import Recipe
+from tvdiff_pyg.training.recipe import MODELS, Recipe
 
 PROGRAM = 0.5e9  # Python, torch and Lightning
 WITHIN = 1.25  # how far the estimate may be off
+PRODUCT = 56  # bytes that torch's sparse product takes an entry of what it makes
 NUM_PROBES = 64  # TVDiff's default
 CGROUP = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'))
 
@@ -42,29 +44,40 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
     ranking = 16 * BLOCK_SIZE * items
     base = PROGRAM + 24 * pairs + ranking
     widths = model.hidden_channels if isinstance(model.hidden_channels, list) else [model.hidden_channels or 0]
-    batch = min(training.batch_size, max(pairs, users)) / training.num_parts
+    by_pairs = model.name in ('lightgcn', 'bpr-mf') or (
+        model.name == 'tv-diff' and recipe.loss.entropy == 'bpr' and recipe.loss.temperature > 0)
+    batch = min(training.batch_size, pairs if by_pairs else users) / training.num_parts
+    average = 0 if training.average is None else 4
     if model.name in ('tv-diff', 'diffrec'):
         sampler = recipe.sampler
         pool = 0 if sampler.name != 'ar-gsp' or model.name == 'diffrec' else min(sampler.pool_size or items, items)
         graph = model.name == 'tv-diff' and model.normalization != 'none'
-        size = factored_bytes(users if graph else items, items, pairs, widths[0], batch, pool)
+        rows = users if graph else items
+        size = factored_bytes(rows, items, pairs, widths[0], batch, pool) + average * (rows + items) * widths[0]
         size += sum(16 * 2 * wide * narrow for wide, narrow in zip(widths, widths[1:]))
         if model.engine == 'dense':
             size += 22 * batch * items  # five and a half rows of the catalogue an example
         return base + size
     if model.name in ('lightgcn', 'bpr-mf'):
-        return base + (16 + 8 * (1 + (model.num_layers or 0))) * (users + items) * widths[0] + 2 * 44 * pairs
+        return base + (16 + average + 8 * (1 + (model.num_layers or 0))) * (users + items) * widths[0] + 2 * 44 * pairs
     if model.name == 'ease':
         dual = users < items
         shared = interactions.item_degree if dual else interactions.user_degree
         side = float(min(users, items))
-        return base + 8 * side ** 2 + 56 * min(side ** 2, float(shared.double().square().sum()))
+        return base + 8 * side ** 2 + PRODUCT * min(side ** 2, float(shared.double().square().sum()))
+    if model.name == 'item-knn':
+        products = float(interactions.user_degree.double().square().sum())  # similarities, at most
+        return base + PRODUCT * min(float(items) ** 2, products) + 16 * items * min(model.num_neighbors or 0, items)
     return base + 12 * (users + items) * widths[0]
 
 
-def memory_limit() -> Tuple[float, str]:
-    """Return how many bytes there are to train in, and of what: the GPU's, the container's or the machine's."""
-    if torch.cuda.is_available():
+def memory_limit(trains: bool = True) -> Tuple[float, str]:
+    """Return how many bytes there are for a process, and of what: the GPU's, or its share of the machine's.
+
+    Args:
+        trains: whether the model trains; one in closed form is solved by the processor.
+    """
+    if trains and torch.cuda.is_available():
         return float(torch.cuda.mem_get_info()[1]), 'GPU memory'
     limits = [float(psutil.virtual_memory().total)]
     for path in CGROUP:
@@ -72,7 +85,7 @@ def memory_limit() -> Tuple[float, str]:
             limits.append(float(path.read_text()))
         except (OSError, ValueError):  # not there, or 'max'
             pass
-    return min(limits), 'memory'
+    return min(limits) / (nodes_and_devices()[1] if launched() else 1), 'memory'
 
 
 def check_memory(recipe: Recipe, interactions: InteractionMatrix) -> str:
@@ -82,32 +95,37 @@ def check_memory(recipe: Recipe, interactions: InteractionMatrix) -> str:
         ValueError: it cannot fit, even if the estimate is a quarter too high; the message names a setting that would,
             where there is one.
     """
-    needed, (limit, what) = training_bytes(recipe, interactions), memory_limit()
+    needed = training_bytes(recipe, interactions)
+    limit, what = memory_limit(MODELS[recipe.model.name].has('training', 'batch_size'))
     if needed > WITHIN * limit:
-        advice = next((f'{option} would do with about {_gb(size)}' for option, size in
-                       _smaller(recipe, interactions) if size <= limit), 'none of its settings makes it fit')
+        advice = next((f'{options} would do with about {_gb(size)}' for options, size in
+                       _smaller(recipe, interactions) if size <= limit), 'no smaller setting that was tried fits')
         raise ValueError(f"'{recipe.model.name}' on {interactions.num_users} users x {interactions.num_items} items "
                          f'needs about {_gb(needed)}, but there are {_gb(limit)} of {what}: {advice}')
     return f'memory: about {_gb(needed)} of {_gb(limit)}' + (': it may not do' if needed > limit / WITHIN else '')
 
 
 def _smaller(recipe: Recipe, interactions: InteractionMatrix) -> Iterator[Tuple[str, float]]:
-    """Yield settings that need less, as options, with what they need."""
-    model, training = recipe.model, recipe.training
-    if model.engine == 'dense' and recipe.diffusion.prediction == 'x0':
-        recipe = replace(recipe, model=replace(model, engine='factored'))
-        yield '--model.engine factored', training_bytes(recipe, interactions)
-    steps: Dict[str, Any] = {}
-    if isinstance(model.hidden_channels, int):
-        steps['model.hidden_channels'] = model.hidden_channels
-    if model.name in ('tv-diff', 'diffrec', 'lightgcn', 'bpr-mf'):
-        steps['training.batch_size'] = training.batch_size
-    for name, value in steps.items():
+    """Yield options that need less and less, with what they need: the engine, the parts of a batch, then the width."""
+    changed: Dict[str, Any] = {}
+
+    def changes(name: str, value: Any) -> Tuple[str, float]:
+        nonlocal recipe
         group, _, setting = name.partition('.')
-        while value > 32:
-            value //= 2
-            part = replace(getattr(recipe, group), **{setting: value})
-            yield f'--{name} {value}', training_bytes(replace(recipe, **{group: part}), interactions)
+        recipe = replace(recipe, **{group: replace(getattr(recipe, group), **{setting: value})})
+        changed[name] = value
+        return ' '.join(f'--{key} {number}' for key, number in changed.items()), training_bytes(recipe, interactions)
+
+    has = MODELS[recipe.model.name].has
+    if recipe.model.engine == 'dense' and recipe.diffusion.prediction == 'x0':
+        yield changes('model.engine', 'factored')
+    before = training_bytes(recipe, interactions)
+    if has('training', 'num_parts') and training_bytes(
+            replace(recipe, training=replace(recipe.training, num_parts=64)), interactions) < 0.5 * before:
+        while recipe.training.num_parts < 64:  # the batch is most of it
+            yield changes('training.num_parts', 2 * recipe.training.num_parts)
+    while isinstance(recipe.model.hidden_channels, int) and recipe.model.hidden_channels > 1:
+        yield changes('model.hidden_channels', recipe.model.hidden_channels // 2)
 
 
 def _gb(size: float) -> str:

@@ -30,6 +30,8 @@ from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler, WarmUpSampler
 
 INTERACTION_FILE = 'interaction-file'
+READING = ('layout', 'separator', 'header', 'user_column', 'item_column', 'rating_column', 'min_rating')
+"""Settings of a data set that say how its file is read."""
 ModelName = Literal['tv-diff', 'diffrec', 'lightgcn', 'bpr-mf', 'gf-cf', 'ease', 'ials', 'item-knn', 'popularity']
 
 
@@ -222,8 +224,8 @@ class TrainingConfig:
 
     Args:
         batch_size: users, or pairs, a step, over all processes.
-        num_parts: cut a batch into so many parts with random numbers of their own, one after the other or shared out
-            among the processes that torchrun starts; the result does not depend on the number of processes.
+        num_parts: cut a batch into so many parts with random numbers of their own, shared out among the processes that
+            torchrun starts, a multiple of whose number it must be. Each part computes all item codes anew.
         optimizer: adam, or row-lazy-adam, which updates only the rows of the tables that a step touches: for huge
             catalogues, with model.energy_items; not the same as Adam.
         lr: Adam's learning rate.
@@ -392,11 +394,9 @@ def load_data(config: DatasetConfig, data_root: Union[str, Path, None] = None) -
     if config.name == INTERACTION_FILE:
         assert config.path is not None
         return InteractionFile(
-            config.path, test_path=config.test_path, validation_path=config.validation_path, layout=config.layout,
-            separator=config.separator, header=config.header, user_column=config.user_column,
-            item_column=config.item_column, rating_column=config.rating_column, min_rating=config.min_rating,
+            config.path, test_path=config.test_path, validation_path=config.validation_path,
             time_column=config.time_column, k_core=config.k_core, split=config.split, test_ratio=config.test_ratio,
-            seed=config.split_seed)[0]
+            seed=config.split_seed, **{name: getattr(config, name) for name in READING})[0]
     if data_root is not None and not Path(data_root).is_dir():
         raise ValueError(f"'data_root' {data_root} is no folder: name the one that holds {config.name}/raw/, or make "
                          f"it, and the files are downloaded there")

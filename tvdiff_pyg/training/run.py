@@ -336,14 +336,16 @@ def fit(
         TrainingInterrupted: training was stopped from outside, or another of its processes has ended.
         ValueError: a setting out of range.
     """
-    with process_group():
-        try:
-            return _fit(recipe, Path(out), data_root, protocol, seed, resume, progress)
-        except RuntimeError as error:
-            if not lost_process(error):
-                raise
-            raise TrainingInterrupted(f'another process of this run has ended: once its reason is mended, give the '
-                                      f'same command again with --resume ({error})') from error
+    out = Path(out)
+    try:
+        with process_group():
+            return _fit(recipe, out, data_root, protocol, seed, resume, progress)
+    except RuntimeError as error:
+        if not lost_process(error):
+            raise
+        go_on = (': once its reason is mended, give the same command again with --resume' if (out / LAST).is_file()
+                 else ': its own words say why')
+        raise TrainingInterrupted(f'another process of this run has ended{go_on} ({error})') from error
 
 
 def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol: str, seed: int, resume: bool,
@@ -465,6 +467,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         if epoch is not None:
             save_figure(training_figure(module.history, epoch, split.selected_on, recipe.loss.temperature), out / PLOT)
         write_json(out / METRICS, result)
+    barrier()  # nobody goes on before the run can be read
     return Run(out, recipe, split, model, result)
 
 
@@ -518,6 +521,7 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
             return 'patience'
         if module.out_of_time:
             return 'max_minutes'
+        del checkpoint  # weights and moments: as much again as what is trained
     options: Dict[str, Any] = {'devices': 1, 'plugins': [AtomicCheckpoints()]}
     if launched():
         nodes, devices = nodes_and_devices()
