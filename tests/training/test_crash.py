@@ -107,7 +107,7 @@ def test_killed_at_every_write(when: str, options: List[str], undisturbed: Path,
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(undisturbed: Path, options: List[str], tmp_path: Path) -> None:
     draw, kills, out = random.Random(0), 0, tmp_path / 'run'
-    longer = [*options, '--max-epochs', '60', '--training.patience', '100']
+    longer = [*options, '--max-epochs', '240', '--training.patience', '1000']  # a fifth of a second is some five epochs
     alone = _program(KILL_AT_WRITE, 0, 'before', *longer, '--out', tmp_path / 'alone')
     assert alone.returncode == 0, alone.stderr
     number = 0
