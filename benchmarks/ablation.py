@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from benchmarks.sweep import folder_name, run_cell, typed
-from tvdiff_pyg.training.files import write_json, write_text
+from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.training.plots import save_figure
 from tvdiff_pyg.training.recipe import load_recipe, recipe_path
 from tvdiff_pyg.training.run import METRICS as RUN_METRICS, PER_USER, read_history, read_settings

@@ -14,7 +14,6 @@ destinations and its gradient for the sources.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter, spmm
 
 from benchmarks.speed import seconds
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.nn.functional import Entries, sparse_matmul
 from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.training.run import versions
@@ -99,7 +99,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     if options.json:
         result = {'rows': rows, 'degree': DEGREE, 'threads': torch.get_num_threads(), 'machine': platform.machine(),
                   'versions': versions()}
-        Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        write_json(Path(options.json), result)
     return rows
 
 

@@ -9,7 +9,6 @@ weights, and need not normalise at each step.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from tvdiff_pyg.datasets import load_dataset
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import LightGCN
 from tvdiff_pyg.sampling import UniformSampler
@@ -118,7 +118,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     if options.json:
         result = {**vars(options), 'threads': torch.get_num_threads(), 'machine': platform.machine(), 'rows': rows,
                   'versions': versions()}
-        Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        write_json(Path(options.json), result)
     return rows
 
 

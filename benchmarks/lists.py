@@ -36,6 +36,7 @@ from torch import Tensor  # noqa: E402
 from torch_geometric.utils import cumsum  # noqa: E402
 
 from benchmarks.speed import once  # noqa: E402
+from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.nn.models import LightGCN  # noqa: E402
 from tvdiff_pyg.nn.query_encoder import QueryEncoder  # noqa: E402
@@ -183,7 +184,7 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, Any]:
                    'hidden_channels': run.recipe.model.hidden_channels, 'reverse_steps': run.recipe.diffusion.num_steps,
                    'threads': torch.get_num_threads(), 'machine': platform.machine(), 'versions': versions()})
     if options.json:
-        Path(options.json).write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+        write_json(Path(options.json), record)
     return record
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablation import base_settings
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import ItemKNN
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
@@ -25,7 +26,6 @@ from tvdiff_pyg.retrieval import top_k
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.training import Recipe, Run, fit, load_data, load_recipe
 from tvdiff_pyg.training.export import append_new_items
-from tvdiff_pyg.training.files import write_json
 from tvdiff_pyg.training.run import METRICS
 
 NUMBERS = (1, 2, 5, 10, 20)

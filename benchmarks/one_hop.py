@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.datasets import gini, load_dataset
+from tvdiff_pyg.files import write_text
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import AnisotropicDenoiser, TVDiff, TVDiffConv
 from tvdiff_pyg.nn.functional import Entries
@@ -221,7 +222,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
         about = {'planted_size': options.planted_size, 'users': options.users, 'threads': torch.get_num_threads(),
                  'cpu_s': round(time.process_time() - started), 'machine': platform.machine(), 'versions': versions()}
         text = ',\n'.join(json.dumps(row) for row in rows)  # a line a row: lists over K are short
-        Path(options.json).write_text(f'{json.dumps(about)[:-1]}, "rows": [\n{text}\n]}}\n', encoding='utf-8')
+        write_text(Path(options.json), f'{json.dumps(about)[:-1]}, "rows": [\n{text}\n]}}\n')
     if options.plot:
         plot(rows, Path(options.plot))
     return rows

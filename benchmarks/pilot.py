@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from benchmarks.ablation import PUBLISHED
+from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.training import Run
-from tvdiff_pyg.training.files import write_json, write_text
 from tvdiff_pyg.training.run import METRICS
 
 MODELS = {'bpr-mf': 'BPR-MF', 'lightgcn': 'LightGCN', 'diffrec': 'DiffRec', 'tv-diff': 'TV-Diff'}

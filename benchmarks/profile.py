@@ -9,7 +9,6 @@ those of a plain matrix product and of a plain copy, measured in the same run: a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -26,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from benchmarks.speed import gemm_rate, seconds, training  # noqa: E402
+from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.training import Split, load_data, load_recipe  # noqa: E402
 from tvdiff_pyg.training.run import versions  # noqa: E402
 
@@ -139,7 +139,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
                   'hidden_channels': options.hidden_channels, 'step_s': plain, 'gemm_flops_per_s': flops,
                   'copy_bytes_per_s': copied, 'parts': rows, 'threads': torch.get_num_threads(),
                   'machine': platform.machine(), 'versions': versions()}
-        Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        write_json(Path(options.json), result)
     return rows
 
 

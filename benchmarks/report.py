@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.accuracy import RESULTS, SEEDED
 from benchmarks.spaces import DATASETS, MODELS
 from tvdiff_pyg.evaluation import holm, paired_test
+from tvdiff_pyg.files import write_text
 
 OURS = 'tv-diff'
 SIMPLE = ('popularity', 'item-knn', 'ease', 'gf-cf', 'ials', 'bpr-mf')
@@ -195,7 +196,7 @@ def main(argv: Any = None) -> str:
             plot(results, dataset)
             lines += [f'![curves]({dataset}-curves.png) ![cost]({dataset}-cost.png)', '']
     text = '\n'.join(lines)
-    (results / 'README.md').write_text(text, encoding='utf-8')
+    write_text(results / 'README.md', text)
     return text
 
 

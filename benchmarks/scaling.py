@@ -25,6 +25,7 @@ import torch  # noqa: E402
 
 from benchmarks.speed import seconds  # noqa: E402
 from tvdiff_pyg.diffusion import GaussianDiffusion, NoiseSchedule  # noqa: E402
+from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
 from tvdiff_pyg.nn import AnisotropicDenoiser, HelmholtzFreeEnergy, TVDiff  # noqa: E402
 from tvdiff_pyg.sampling import ARGumbelSampler  # noqa: E402
@@ -102,7 +103,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
                   f"{row['step_s']:7.3f} s a step, peak {row['peak_rss_mb'] / 1000:6.2f} GB", flush=True)
     result = {'rows': rows, 'threads': torch.get_num_threads(), 'machine': platform.machine(), 'versions': versions()}
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+        write_json(Path(options.json), result)
     if options.plot:
         plot(rows, Path(options.plot))
     return rows

@@ -26,6 +26,7 @@ from typing import Any, Dict, List
 import numpy as np
 import psutil
 
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.run import Run, versions
 
 WARM_UP = 50
@@ -130,7 +131,7 @@ def main(argv: Any = None) -> Dict[str, Any]:
         'versions': {**versions(), **{name: version(name) for name in PACKAGES}},
     }
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+        write_json(Path(options.json), result)
     return result
 
 

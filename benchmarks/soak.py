@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import platform
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import psutil
 
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.serving import create_app
 from tvdiff_pyg.training import Recipe, Run, fit
 from tvdiff_pyg.training.run import versions
@@ -76,7 +76,7 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, Any]:
               'machine': platform.machine(), 'versions': versions()}
     print(f"{record['cycles']} cycles: {record['mb_a_cycle']:+.3f} MB and {record['files_a_cycle']:+.3f} files a cycle")
     if options.json:
-        Path(options.json).write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+        write_json(Path(options.json), record)
     if record['mb_a_cycle'] > MOST_MB or record['files_a_cycle'] > MOST_FILES:
         raise SystemExit('memory or open files grow')
     return record

@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from tvdiff_pyg.evaluation import RankingEvaluator  # noqa: E402
+from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.retrieval import BLOCK_SIZE  # noqa: E402
@@ -282,7 +283,7 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
                          f"{row['reference_peak_mb']:.0f} | {row['subject_peak_mb']:.0f} |")
     print('', *table, sep='\n')
     if options.json:
-        Path(options.json).write_text(json.dumps({**head, 'records': records}, indent=2) + '\n', encoding='utf-8')
+        write_json(Path(options.json), {**head, 'records': records})
     return records
 
 

@@ -21,6 +21,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import yaml
 
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.run import CONFIG, METRICS, read_history
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
@@ -158,7 +159,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
         if options.json:
             result = {'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
                       'summary': summary(rows), 'cells': rows}
-            Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+            write_json(Path(options.json), result)
     selected = 'TEST, as published' if options.protocol == 'paper' else 'validation'
     print(f'\n{options.recipe}, epochs selected on {selected}, {rows[0]["device"]}\n\n{table(summary(rows))}')
     return rows

@@ -26,6 +26,7 @@ os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as the command line does; 
 import torch  # noqa: E402
 
 from tvdiff_pyg.datasets import load_dataset  # noqa: E402
+from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.nn import EASE, GFCF  # noqa: E402
 from tvdiff_pyg.split import Split  # noqa: E402
 from tvdiff_pyg.training.run import peak_rss_mb, versions  # noqa: E402
@@ -138,8 +139,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
               f"{row['fit_s']:.0f} s to fit, {row['rank_s']:.0f} s to rank", flush=True)
         if file:
             order = [found[key] for key in PUBLISHED if key in found]
-            file.write_text(json.dumps({'tolerance_percent': TOLERANCE, 'rows': order}, indent=1) + '\n',
-                            encoding='utf-8')
+            write_json(file, {'tolerance_percent': TOLERANCE, 'rows': order})
     print(f'\n{table(rows)}\n\n{sum(map(agrees, rows))} of {len(rows)} agree within {TOLERANCE:g} %')
     return rows
 

@@ -117,6 +117,24 @@ def test_popularity_recommends_one_list_to_all_who_saw_nothing_of_it() -> None:
     assert got.mean['coverage@1'] == pytest.approx(2 / 5)
 
 
+def test_places_that_no_item_is_left_for_count_as_nothing() -> None:
+    seen = InteractionMatrix(torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]]), 1, 6)
+    held_out = InteractionMatrix(torch.tensor([[0], [4]]), 1, 6)
+    evaluator = RankingEvaluator(held_out, [seen], [1, 4])
+    got = evaluator(lambda users: torch.arange(6.0).expand(users.numel(), 6))
+    assert got.mean['coverage@4'] == pytest.approx(2 / 6)  # items 4 and 5, for two of four places
+    assert got.mean['coverage@1'] == pytest.approx(1 / 6) and got.mean['recall@4'] == 1
+    assert not evaluator.state_dict() and not evaluator.distributed
+
+
+def test_the_paired_test_is_of_float64() -> None:
+    stats = pytest.importorskip('scipy.stats')
+    a, b = torch.rand(2, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float32) * 1e-3 + 1e4
+    exact = stats.ttest_rel(a.double().numpy(), b.double().numpy()).pvalue
+    assert paired_test(a, b.double()) == paired_test(a.double(), b) == paired_test(a, b) == pytest.approx(exact)
+    assert 0 < paired_test([0.0, 1.0], [0.0, 0.0]) < 1  # two users are enough
+
+
 def test_paired_test_and_holm() -> None:
     stats = pytest.importorskip('scipy.stats')
     generator = torch.Generator().manual_seed(0)

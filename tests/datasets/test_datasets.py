@@ -162,7 +162,9 @@ TRAIN, TEST = b'1\t10\r\n1\t20\r\n2\t10\r\n', b'2\t20\n3\t10\n'
 class Server(http.server.ThreadingHTTPServer):
     content: dict[str, bytes]
     requests: list[str]
+    sent: list[int]
     cut: Optional[str]
+    ranges: bool
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -174,10 +176,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(body)))
+        start = int((self.headers['Range'] or 'bytes=0-')[6:-1]) if self.server.ranges else 0
+        if start >= len(body) > 0:
+            self.send_response(416)
+            self.send_header('Content-Range', f'bytes */{len(body)}')
+            self.send_header('Content-Length', '0')
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header('Content-Range', f'bytes {start}-{len(body) - 1}/{len(body)}')
+        self.send_header('Content-Length', str(len(body) - start))
         self.end_headers()
-        self.wfile.write(body[:-3] if self.path == self.server.cut else body)
+        self.wfile.write(body[start:-3] if self.path == self.server.cut else body[start:])
+        self.server.sent.append(len(body) - start)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -186,7 +198,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     out = Server(('127.0.0.1', 0), Handler)
-    out.content, out.requests, out.cut = {'/tiny/train.txt': TRAIN, '/tiny/test.txt': TEST}, [], None
+    out.content, out.requests, out.sent = {'/tiny/train.txt': TRAIN, '/tiny/test.txt': TEST}, [], []
+    out.cut, out.ranges = None, True
     thread = threading.Thread(target=out.serve_forever, kwargs={'poll_interval': 0.02})
     thread.start()
     yield out
@@ -266,7 +279,71 @@ def test_download_that_breaks_off(tiny: type[Tiny], server: Server, tmp_path: Pa
     with pytest.raises(DataError, match=f'/tiny/{file}: the download broke off after [0-9]+ '):
         tiny(tmp_path)
     assert f'tiny/raw/{file}' not in left(tmp_path)
-    assert not any('.part' in path for path in left(tmp_path))
+    begun = [path for path in left(tmp_path) if '/.' in path]
+    assert begun == (['tiny/raw/.train.txt.download'] if file == 'train.txt' else [])  # test.txt has no known checksum
+
+
+@pytest.mark.parametrize('ranges, sent', [(True, 3), (False, len(TRAIN))])
+def test_a_download_goes_on_where_it_broke_off(tiny: type[Tiny], server: Server, tmp_path: Path, ranges: bool,
+                                               sent: int) -> None:
+    server.cut = '/tiny/train.txt'
+    with pytest.raises(DataError, match=f'broke off after {len(TRAIN) - 3} bytes of {len(TRAIN)}; try again'):
+        tiny(tmp_path)
+    server.cut, server.ranges = None, ranges
+    tiny(tmp_path)
+    assert server.sent == [len(TRAIN), sent, len(TEST)]
+    assert left(tmp_path) == ['tiny/raw/test.txt', 'tiny/raw/train.txt']
+    assert (tmp_path / 'tiny/raw/train.txt').read_bytes() == TRAIN
+
+
+@pytest.mark.parametrize('begun, sent', [
+    (TRAIN, [len(TEST)]),  # all there: killed before it was put in place
+    (TRAIN + b'1', [len(TRAIN), len(TEST)]),  # more than all
+])
+def test_what_was_begun_may_be_all_or_too_much(tiny: type[Tiny], server: Server, tmp_path: Path, begun: bytes,
+                                               sent: list[int]) -> None:
+    (tmp_path / 'tiny' / 'raw').mkdir(parents=True)
+    (tmp_path / 'tiny/raw/.train.txt.download').write_bytes(begun)
+    tiny(tmp_path)
+    assert server.sent == sent and left(tmp_path) == ['tiny/raw/test.txt', 'tiny/raw/train.txt']
+
+
+def test_what_was_begun_of_something_else_is_dropped(tiny: type[Tiny], server: Server, tmp_path: Path) -> None:
+    (tmp_path / 'tiny' / 'raw').mkdir(parents=True)
+    (tmp_path / 'tiny/raw/.train.txt.download').write_bytes(b'of old')
+    with pytest.raises(DataError, match='SHA-256 expected .*; nothing was kept: try again'):
+        tiny(tmp_path)
+    assert left(tmp_path) == []
+    assert tiny(tmp_path)[0].user_id == ['1', '2']
+
+
+@pytest.mark.parametrize('file', ['train.txt', 'test.txt'])
+def test_a_download_has_a_bound(tiny: type[Tiny], server: Server, tmp_path: Path, file: str,
+                                monkeypatch: pytest.MonkeyPatch) -> None:
+    server.content[f'/tiny/{file}'] += b'9\t9\n' * 100
+    monkeypatch.setattr('tvdiff_pyg.datasets.base.MAX_BYTES', 50)
+    with pytest.raises(DataError, match=f'/tiny/{file}: more than 50 bytes'):
+        tiny(tmp_path)
+    assert not any('download' in path for path in left(tmp_path))
+
+
+def test_processes_wait_for_the_one_that_downloads(tiny: type[Tiny], server: Server, tmp_path: Path) -> None:
+    pytest.importorskip('fcntl')
+    threads = [threading.Thread(target=tiny, args=(tmp_path,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(server.requests) == ['/tiny/test.txt', '/tiny/train.txt']
+    assert left(tmp_path) == ['tiny/raw/test.txt', 'tiny/raw/train.txt']
+
+
+@pytest.mark.parametrize('url', ['http://example.org/tiny', 'file:///etc', 'ftp://127.0.0.1/tiny'])
+def test_only_https(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tiny, 'url', url, raising=False)
+    with pytest.raises(DataError, match=f'{url}/train.txt: not an address of HTTPS: nothing was downloaded'):
+        Tiny(tmp_path)
+    assert left(tmp_path) == []
 
 
 def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +374,10 @@ def test_root_that_cannot_be_written(tiny: type[Tiny], tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, 'write_bytes', refuse)
     with pytest.raises(DataError, match=r'train.txt: cannot be written \(No space left on device\)'):
         tiny(tmp_path / 'full')
-    assert left(tmp_path / 'full') == []
+    assert left(tmp_path / 'full') == ['tiny/raw/.train.txt.download']  # to go on from
 
 
-def test_a_failed_rename_leaves_nothing(tiny: type[Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename_leaves_no_file(tiny: type[Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: Path, target: Path) -> None:
         assert Path(source).parent == Path(target).parent
         raise KeyboardInterrupt
@@ -308,7 +385,7 @@ def test_a_failed_rename_leaves_nothing(tiny: type[Tiny], tmp_path: Path, monkey
     monkeypatch.setattr(os, 'replace', refuse)
     with pytest.raises(KeyboardInterrupt):
         tiny(tmp_path)
-    assert left(tmp_path) == []
+    assert left(tmp_path) == ['tiny/raw/.train.txt.download']
 
 
 def npy(array: object, allow_pickle: bool = False) -> bytes:

@@ -183,6 +183,16 @@ def test_eps_prediction_is_x0_prediction_in_other_words(name):
     assert x0.predict_x0(ROWS, t, noise) is noise
 
 
+def test_the_last_step_draws_nothing():
+    draw = generator()
+    process(num_steps=1).sample(network, ROWS, sampling_noise=True, generator=draw)
+    assert torch.equal(draw.get_state(), generator().get_state())
+
+
+def test_it_predicts_x0_by_default():
+    assert GaussianDiffusion(NoiseSchedule()).prediction == 'x0'
+
+
 def test_float32_rows_keep_their_type():
     out = process().sample(lambda x, t: x.tanh(), ROWS.float(), 2, True, generator())
     assert out.dtype == torch.float32 and out.isfinite().all()

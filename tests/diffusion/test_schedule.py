@@ -62,9 +62,16 @@ def test_first_step_is_exact(name, dtype):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_computed_in_float64(name):
+    torch.set_default_dtype(torch.float32)  # which the fixture restores anyway
     narrow, wide = NoiseSchedule(name, 50, dtype=torch.float32), NoiseSchedule(name, 50, dtype=torch.float64)
     for key in COEFFICIENTS:
         assert torch.equal(getattr(narrow, key), getattr(wide, key).float()), key
+
+
+def test_defaults_are_the_published_setting():
+    schedule = NoiseSchedule()
+    assert (schedule.name, schedule.num_steps, schedule.scale) == ('linear-var', 5, 1e-4)
+    assert (schedule.beta_min, schedule.beta_max) == (5e-4, 5e-3)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -104,6 +111,8 @@ def test_a_constant_line_adds_noise_once():
     (dict(beta_min=0.1, beta_max=0.01), '0 < beta_min <= beta_max < 1'),
     (dict(beta_max=1.0), '0 < beta_min <= beta_max < 1'),
     (dict(scale=200.0), "'scale' [*] 'beta_max' must stay below 1"),
+    (dict(name='linear', scale=200.0), "'scale' [*] 'beta_max' must stay below 1"),
+    (dict(name='cosine', scale=float('inf')), "'scale'"),
 ])
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):

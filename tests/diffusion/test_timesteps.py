@@ -52,6 +52,12 @@ def test_loss_history_against_deques(history, uniform):
     assert warm >= 4 or uniform == 1
 
 
+def test_loss_history_keeps_float64_and_gives_weights_of_the_default_type():
+    torch.set_default_dtype(torch.float32)  # which the fixture restores anyway
+    sampler = LossHistoryTimesteps(3)
+    assert sampler.history == 10 and sampler.losses.dtype == torch.float64 and sampler(4)[1].dtype == torch.float32
+
+
 def test_loss_history_frequencies_and_weights():
     sampler = LossHistoryTimesteps(5, 2, 0.05)
     uniform, weight = sampler(20_000, generator=generator())

@@ -130,6 +130,11 @@ def test_errors(options, message):
         HelmholtzFreeEnergy(**options)
 
 
+def test_defaults():
+    loss = HelmholtzFreeEnergy()
+    assert isinstance(loss.entropy, BCEEntropy) and loss.temperature == 1 and loss.reduction == 'mean'
+
+
 def test_missing_entropy():
     with pytest.raises(ValueError, match="'entropy' is needed at temperature 2.0"):
         HelmholtzFreeEnergy('bce', 2.0)(torch.ones(2), None, N)

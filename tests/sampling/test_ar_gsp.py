@@ -177,10 +177,17 @@ def test_equal_scores_are_no_exception(interactions):
     (dict(weights='softmax'), "'weights' must be one of flat, score; got 'softmax'"),
     (dict(lam=-1.0), "'lam' must be a finite number >= 0, got -1.0"),
     (dict(lam=float('inf')), "'lam'"),
+    (dict(pool_size=0), "'pool_size' must be at least 1, got 0"),
 ])
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         ARGumbelSampler(**options)
+
+
+def test_defaults():
+    sampler = ARGumbelSampler()
+    assert (sampler.gamma, sampler.weights, sampler.lam, sampler.pool_size) == (0.05, 'score', 3.0, None)
+    assert ARGumbelSampler(pool_size=1).pool_size == 1
 
 
 def test_scores_and_steps_are_needed(interactions):

@@ -17,6 +17,10 @@ def test_pairs_follow_the_power_of_the_degree(exponent, interactions):
         assert_frequencies(item[users[row] == user].bincount(minlength=10), weight / weight.sum())
 
 
+def test_the_default_exponent():
+    assert PopularitySampler().exponent == 0.75
+
+
 def test_an_item_without_interactions_counts_as_one():
     interactions = InteractionMatrix(torch.tensor([[1, 2, 3], [0, 0, 0]]), 4, 3)  # degrees 3, 0, 0
     users = torch.zeros(20_000, dtype=torch.long)

@@ -35,6 +35,17 @@ def test_it_counts_from_epoch_0(interactions):
                        draw(LastUnobserved(), interactions)[1])
 
 
+def test_it_hands_everything_on(interactions):
+    class Recorder(NegativeSampler):
+        def forward(self, *arguments):
+            self.got = arguments
+            return torch.empty(2, 0)
+
+    recorder, given = Recorder(), (interactions, *(object() for _ in range(6)))
+    WarmUpSampler(recorder, 0)(*given)
+    assert recorder.got == given
+
+
 def test_a_negative_number_of_epochs_is_refused():
     with pytest.raises(ValueError, match="'epochs' must be at least 0, got -1"):
         WarmUpSampler(UniformSampler(), -1)

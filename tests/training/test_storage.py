@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip('safetensors')
 from tvdiff_pyg.datasets import interaction_data  # noqa: E402
-from tvdiff_pyg.training.files import write_atomically, write_json  # noqa: E402
+from tvdiff_pyg.files import write_atomically, write_json  # noqa: E402
 from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights  # noqa: E402
 
 

@@ -5,10 +5,11 @@ import hashlib
 import http.client
 import os
 import os.path as osp
+import urllib.error
 import urllib.request
-import uuid
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional
 
 from torch_geometric.data import HeteroData, InMemoryDataset
 
@@ -21,8 +22,11 @@ from tvdiff_pyg.datasets.interactions import (
     interaction_data,
     read_interactions,
 )
+from tvdiff_pyg.files import write_atomically
 
 TIMEOUT = 60.0  # seconds without a byte before a download is given up
+MAX_BYTES = 2 ** 28  # of one file; the largest that is published here has 12 million
+CHUNK = 2 ** 20  # bytes
 
 TAB_PAIRS: Mapping[str, Any] = {'layout': 'table', 'separator': '\t', 'header': False, 'numeric_ids': True}
 WHITESPACE_PAIRS: Mapping[str, Any] = {'layout': 'pairs', 'numeric_ids': True}
@@ -77,6 +81,9 @@ class InteractionDataset(InMemoryDataset):
     def download(self) -> None:
         """Fetch the raw files that are absent; a file is put in place only when it is whole and verified.
 
+        What came of a download that broke off, or was killed, stays as ``.FILE.download`` where the checksum is known,
+        and gone on from the next time. Processes that want the same file wait for the one that fetches it.
+
         Raises:
             DataError: a file cannot be fetched or written, or has another checksum.
         """
@@ -84,24 +91,27 @@ class InteractionDataset(InMemoryDataset):
             path = Path(self.raw_dir) / file
             if path.exists():
                 continue
-            content = self.fetch(file)
-            got = hashlib.sha256(content).hexdigest()
-            if expected is not None and got != expected:
-                raise DataError(f'{self.address(file)}: SHA-256 expected {expected}, got {got}; nothing was kept: try '
-                                f'again, or put the right file at {path} by hand')
-            _put(path, content)
+            with _part(path, keep=expected is not None) as part:
+                if path.exists():
+                    continue
+                content = self.fetch(file, part)
+                got = hashlib.sha256(content).hexdigest()
+                if expected is not None and got != expected:
+                    raise DataError(f'{self.address(file)}: SHA-256 expected {expected}, got {got}; nothing was kept: '
+                                    f'try again, or put the right file at {path} by hand')
+                write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
     def address(self, file: str) -> str:
         """Return the URL that ``file`` is made from."""
         return f'{self.url}/{file}'
 
-    def fetch(self, file: str) -> bytes:
-        """Return the content of the raw file ``file`` from upstream.
+    def fetch(self, file: str, part: Path) -> bytes:
+        """Return the content of the raw file ``file`` from upstream, by way of ``part``; see :func:`http_get`.
 
         Raises:
             DataError: it cannot be had.
         """
-        return http_get(self.address(file))
+        return http_get(self.address(file), part)
 
     def _read(self) -> HeteroData:
         checksums: Dict[str, str] = {}
@@ -117,24 +127,94 @@ class InteractionDataset(InMemoryDataset):
                                 checksum=files_checksum(checksums.items()))
 
 
-def http_get(url: str) -> bytes:
+def http_get(url: str, part: Path) -> bytes:
     """Return what a URL holds, whole.
 
     Args:
-        url: the address.
+        url: the address: HTTPS, or HTTP on this machine.
+        part: a file that what comes is written to; what it holds already is not asked for again, where the server
+            can send the rest alone. Whether that belongs to what is there today, only a checksum tells.
 
     Raises:
-        DataError: the server cannot be reached, refuses, or sends less than it announced.
+        DataError: another kind of address, or the server cannot be reached, refuses, sends less than it announced or
+            more than ``MAX_BYTES``.
     """
+    _check_address(url)
+    had = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={'Range': f'bytes={had}-'} if had else {})
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            content: bytes = response.read()  # raises IncompleteRead where less comes than was announced
-    except http.client.IncompleteRead as error:
-        raise DataError(f'{url}: the download broke off after {len(error.partial)} bytes; try again') from error
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            _check_address(response.url)  # where redirects led
+            goes_on = response.status == http.client.PARTIAL_CONTENT
+            if goes_on and not (response.headers['Content-Range'] or '').startswith(f'bytes {had}-'):
+                raise ValueError('it sent another part than was asked for')
+            size = had if goes_on else 0
+            announced = size + int(response.headers['Content-Length'] or 0)
+            with open(part, 'ab' if goes_on else 'wb') as file:
+                while size <= MAX_BYTES and announced <= MAX_BYTES:
+                    chunk = response.read(CHUNK)
+                    if not chunk:
+                        break
+                    size += file.write(chunk)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not had:
+            raise _no_download(url, error) from error
+        if error.headers['Content-Range'] != f'bytes */{had}':  # there is all, or it is of something else
+            part.write_bytes(b'')
+            return http_get(url, part)
+        size = announced = had
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f'{url}: cannot be downloaded ({error}); check the network, '
-                        f'or put the file in place by hand') from error
-    return content
+        raise _no_download(url, error) from error
+    if max(size, announced) > MAX_BYTES:
+        raise DataError(f'{url}: more than {MAX_BYTES} bytes, which no file of this data set has: put the right file '
+                        f'in place by hand')
+    if size < announced:
+        raise _Unfinished(f'{url}: the download broke off after {size} bytes of {announced}; try again')
+    return part.read_bytes()
+
+
+def _check_address(url: str) -> None:
+    if not url.startswith(('https://', 'http://127.0.0.1:', 'http://localhost:')):
+        raise DataError(f'{url}: not an address of HTTPS: nothing was downloaded')
+
+
+class _Unfinished(DataError):
+    """What has come of a download may be gone on from."""
+
+
+def _no_download(url: str, error: Exception) -> DataError:
+    return _Unfinished(f'{url}: cannot be downloaded ({error}); check the network, or put the file in place '
+                       f'by hand')
+
+
+@contextmanager
+def _part(path: Path, keep: bool) -> Iterator[Path]:
+    """Give this process alone the file that a download of ``path`` goes to, and remove it in the end.
+
+    Where it breaks off and ``keep``, what has come stays for the next time.
+    """
+    part = path.with_name(f'.{path.name}.download')
+    try:
+        with open(part, 'ab') as file:
+            try:
+                import fcntl
+            except ImportError:  # Windows: not guarded
+                pass
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it whatever ends the process
+            if not keep:
+                file.truncate(0)
+            try:
+                yield part
+            except DataError as error:
+                if not isinstance(error, _Unfinished):
+                    part.write_bytes(b'')
+                raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if path.exists() or not keep or (part.exists() and not part.stat().st_size):
+            part.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:
@@ -142,21 +222,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write under another name first, so that a file under its own name is always whole."""
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        try:
-            part.unlink()
-        except OSError:
-            pass  # it was put in place, or never made
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ML1M(InteractionDataset):
         """Return the URL of the array that ``file`` is made from."""
         return f"{self.url}/{file.replace('.txt', '_list.npy')}"
 
-    def fetch(self, file: str) -> bytes:
+    def fetch(self, file: str, part: Path) -> bytes:
         """Return the pairs of the upstream array as text.
 
         Raises:
@@ -36,7 +37,7 @@ class ML1M(InteractionDataset):
         """
         url = self.address(file)
         try:
-            pairs = np.load(io.BytesIO(http_get(url)), allow_pickle=False)
+            pairs = np.load(io.BytesIO(http_get(url, part)), allow_pickle=False)
         except DataError:
             raise
         except (OSError, ValueError, EOFError) as error:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from tvdiff_pyg.datasets.interactions import TextPairs
 from tvdiff_pyg.exported import ABOUT, ENCODER, FORMAT, INDEX, ITEMS, PROGRAM, TABLE
+from tvdiff_pyg.files import write_json
 from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
 from tvdiff_pyg.retrieval import largest
 from tvdiff_pyg.thermodynamics import sample_users
-from tvdiff_pyg.training.files import write_json
 from tvdiff_pyg.training.run import Run, RunError, versions
 from tvdiff_pyg.training.storage import save_weights
 

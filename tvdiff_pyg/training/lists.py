@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Union
 
-from tvdiff_pyg.training.files import write_atomically
+from tvdiff_pyg.files import write_atomically
 
 ROWS = 4096  # of a group of a Parquet file: what is held at a time
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from tvdiff_pyg.diagnosis import Diagnosis, diverged
 from tvdiff_pyg.distributed import longest_of_processes, sum_over_processes
 from tvdiff_pyg.evaluation import RankingEvaluator
+from tvdiff_pyg.files import write_text
 from tvdiff_pyg.sampling import NegativeSampler
 from tvdiff_pyg.training.callbacks import EpochWatcher
 from tvdiff_pyg.training.data import PartSampler, derived_seed
-from tvdiff_pyg.training.files import write_text
 from tvdiff_pyg.training.optimizer import RowLazyAdam, WeightAverage
 from tvdiff_pyg.typing import Batch, LossTerms
 

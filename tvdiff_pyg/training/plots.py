@@ -4,8 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
+from tvdiff_pyg.files import write_atomically
 from tvdiff_pyg.thermodynamics import Thermodynamics
-from tvdiff_pyg.training.files import write_atomically
 from tvdiff_pyg.training.module import SELECTION_METRIC
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
 
 from tvdiff_pyg import __version__
+from tvdiff_pyg.files import write_text
 from tvdiff_pyg.training.describe import describe_item, describe_run
-from tvdiff_pyg.training.files import write_text
 from tvdiff_pyg.training.people import person, sample_people
 from tvdiff_pyg.training.plots import plane_figure, training_figure
 from tvdiff_pyg.training.run import Run, RunError

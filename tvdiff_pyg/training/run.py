@@ -37,6 +37,7 @@ from tvdiff_pyg.distributed import (
     world_size,
 )
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
+from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, recommend, top_k
@@ -44,7 +45,6 @@ from tvdiff_pyg.split import PROTOCOLS, Split
 from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynamics
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
-from tvdiff_pyg.training.files import write_json, write_text
 from tvdiff_pyg.training.memory import check_memory
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC, RecommenderModule, TrainingInterrupted
 from tvdiff_pyg.training.plots import save_figure, training_figure

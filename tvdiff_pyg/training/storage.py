@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from tvdiff_pyg.files import write_atomically, write_json
 from tvdiff_pyg.transforms import RATED_BY, RATES
-from tvdiff_pyg.training.files import write_atomically, write_json
 
 TENSORS = 'data.safetensors'
 TEXT = 'ids.json'

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import Any, Container, Dict, List, Optional, Sequence, Union
 
+from tvdiff_pyg.files import write_text
 from tvdiff_pyg.thermodynamics import Thermodynamics
-from tvdiff_pyg.training.files import write_text
 from tvdiff_pyg.training.plots import plane_figure, reconstruction_figure, save_figure
 from tvdiff_pyg.training.run import Run, RunError
 
