@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union, get_args, get_type_hints
@@ -352,8 +353,7 @@ class Recipe:
             for name, hint in get_type_hints(type(getattr(cls(), key))).items():
                 if name in value and value[name] is None and type(None) not in get_args(hint):
                     raise ValueError(f"'{key}.{name}' must have a value, got null")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls)
+        parser = _parser()
         try:
             return cls(**vars(parser.instantiate(parser.parse_object(values))))
         except ArgumentError as error:
@@ -362,6 +362,14 @@ class Recipe:
     def to_dict(self) -> Dict[str, Any]:
         """Return the settings as nested plain values."""
         return asdict(self)
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """Made once: each leaves some 30 kB of types behind in jsonargparse."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    return parser
 
 
 def recipe_names() -> List[str]:
