@@ -80,9 +80,12 @@ def headline(found: Dict[str, List[Cell]], compared: Dict[str, Tuple[float, floa
     better = [(model, *compared[model]) for model in compared if compared[model][0] > 0]
     if not better:
         runner, (difference, p) = max(compared.items(), key=lambda item: item[1][0]) if compared else ('', (0, 1))
-        return 'TV-Diff alone has been run.' if not runner else (
-            f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
-            f"({'significant' if p < ALPHA else 'not significant'}).{partial}")
+        if not runner:
+            return 'TV-Diff alone has been run.'
+        if p >= ALPHA:
+            return f'TV-Diff and {runner} are level: {difference:+.1%} Recall@20, not significant.{partial}'
+        return (f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
+                f"(significant).{partial}")
     names = ', '.join(f"{'the simple ' if model in SIMPLE else ''}{model} ({difference:+.1%}, "
                       f"{'significant' if p < ALPHA else 'not significant'})"
                       for model, difference, p in sorted(better, key=lambda item: -item[1]))

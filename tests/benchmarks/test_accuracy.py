@@ -106,6 +106,8 @@ def test_who_wins_is_said_first() -> None:
     assert said.startswith('TV-Diff leads; next is ease at -') and 'Not run yet: diffrec, bpr-mf, gf-cf' in said
     everything = {model: found['lightgcn'] for model in MODELS} | found
     assert report.headline(everything, report.compare(everything)).startswith('TV-Diff wins; next is ease at -')
+    level = found | {'ease': [_cell(0.297, 1.0, seed=2)]}
+    assert report.headline(level, report.compare(level)).startswith('TV-Diff and ease are level: -')
     assert report.time_to_quality(found) == (
         'Time to quality, seed 0: LightGCN reached its best validation Recall@20, 0.2000, after 10 s of training; '
         'TV-Diff passed it after 20 s of training.')
