@@ -245,6 +245,25 @@ def test_a_program_that_is_not_the_model_is_not_written(run_folder: Path, tmp_pa
     assert not (tmp_path / 'out').exists()
 
 
+def test_an_export_is_whole_or_not_there(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvdiff_pyg.training import export
+
+    run, out = Run.load(run_folder), tmp_path / 'out'
+    (tmp_path / '.out.part').mkdir()
+    (tmp_path / '.out.part' / 'left over').write_text('by an export that was killed')
+    with monkeypatch.context() as patch:
+        def refuse(path: Path, value: object) -> None:
+            assert not out.exists() and (path.parent / 'table.safetensors').is_file()
+            raise OSError(28, 'No space left on device')
+
+        patch.setattr(export, 'write_json', refuse)
+        with pytest.raises(OSError, match='No space left'):
+            export_run(run, out)
+    assert not list(tmp_path.iterdir())
+    export_run(run, out)
+    assert list(tmp_path.iterdir()) == [out] and not (out / 'left over').exists()
+
+
 def test_new_items_are_read_as_the_run_s_own_file_was(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Columns in another order, and a rating that must be reached."""
     path = tmp_path / 'likes.csv'

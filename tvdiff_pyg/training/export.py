@@ -74,21 +74,23 @@ def export_run(run: Run, out: Path, index: Optional[str] = None,
     faiss_index = None
     if index is not None:
         faiss_index, about['index'] = build_index(encoder.table, query, index)
-    out.mkdir(parents=True)
+    part = out.with_name(f'.{out.name}.part')
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
+    part.mkdir(parents=True)
     try:
-        torch.export.save(program, out / PROGRAM)
-        save_weights(encoder.state_dict(), out / ENCODER)
-        save_weights({'table': encoder.table}, out / TABLE)
-        write_json(out / ITEMS, [run.item(number) for number in range(run.model.num_items)] + new_items)
+        torch.export.save(program, part / PROGRAM)
+        save_weights(encoder.state_dict(), part / ENCODER)
+        save_weights({'table': encoder.table}, part / TABLE)
+        write_json(part / ITEMS, [run.item(number) for number in range(run.model.num_items)] + new_items)
         if faiss_index is not None:
             import faiss
 
-            faiss.write_index(faiss_index, str(out / INDEX))
-        about['bytes'] = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-        write_json(out / ABOUT, about)  # last: it makes the export complete
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)  # nothing but what was written here
-        raise
+            faiss.write_index(faiss_index, str(part / INDEX))
+        about['bytes'] = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
+        write_json(part / ABOUT, about)
+        part.rename(out)  # in one step: a reader finds all of it or nothing
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return about
 
 
