@@ -223,6 +223,19 @@ def test_pool_acceptance_converges_to_full_acceptance(weights):
     assert distance[2] < 0.15
 
 
+def test_a_pool_that_holds_just_enough_will_do():
+    asked = []
+
+    def scores(rows, items):
+        asked.append(items)
+        return torch.rand(rows.numel(), 4, generator=generator())
+
+    users = torch.tensor([0, 1])
+    row, item = ARGumbelSampler(0.5, pool_size=4)(
+        InteractionMatrix(NOTHING_SEEN, 2, 10), users, torch.tensor([2, 1]), scores, torch.zeros(2), 5, generator())
+    assert row.tolist() == [0, 0, 1] and len(asked) == 1 and set(item.tolist()) <= set(asked[0].tolist())
+
+
 def test_a_pool_grows_for_those_who_need_more(interactions):
     """Asking for 8 items of a pool of 4: the pool grows to the catalogue, of which the next-ranked fill up."""
     users = torch.tensor([1, 0])
