@@ -130,7 +130,7 @@ def main() -> None:
     s = Shape(options.users, options.items, options.interactions, options.hidden_channels, options.batch_size)
     tables, item_side = 16 * s.users * s.width, training_bytes(replace(s, users=1, interactions=0))
     shared = graph_bytes(s) + tables
-    gpus = next((n for n in (2 ** k for k in range(20)) if item_side + shared / n <= H100_BYTES), 0)
+    gpus = next((n for n in (2 ** k for k in range(20)) if item_side + shared / n <= H100_BYTES), None)
     print(f'\n{s.users:,.0f} users x {s.items:,.0f} items, {s.interactions:,.0f} interactions, d = {s.width}, '
           f'B = {s.batch:,}; by data sheet of an H100: {H100_BYTES / 1e9:.0f} GB, {H100_BANDWIDTH / 1e12:.2f} TB/s, '
           f'{H100_FLOPS / 1e12:.0f} TFLOP/s')
@@ -143,9 +143,10 @@ def main() -> None:
             ('step: sparse sums', f'{step_sums(s) / 1e12:,.1f} TFLOP'),
             ('step: bytes', f'{step_bytes(s) / 1e12:,.1f} TB'),
             ('steps an epoch', f'{s.users / s.batch:,.0f}'),
-            ('GPUs, were users, their table and their edges split', f'{gpus}'),
-            ('  their step: bytes of memory', f'{(step_bytes(s) / gpus) / H100_BANDWIDTH:,.2f} s'),
-            ('  their step: products', f'{step_products(s) / gpus / H100_FLOPS:,.2f} s'),
+            ('GPUs, were users, their table and their edges split',
+             str(gpus or 'no number: what belongs to items fills one')),
+            *([('  their step: bytes of memory', f'{(step_bytes(s) / gpus) / H100_BANDWIDTH:,.2f} s'),
+               ('  their step: products', f'{step_products(s) / gpus / H100_FLOPS:,.2f} s')] if gpus else []),
             ('  their step: sums of H, its gradient and that of W_I over the network',
              f'{3 * 2 * 4 * s.items * s.width / NETWORK:,.2f} s'),
             ('export', f'{serving_bytes(s) / 1e9:,.1f} GB'),

@@ -26,7 +26,6 @@ from tvdiff_pyg.retrieval import top_k
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.training import Recipe, Run, fit, load_data, load_recipe
 from tvdiff_pyg.training.export import append_new_items
-from tvdiff_pyg.training.run import METRICS
 
 NUMBERS = (1, 2, 5, 10, 20)
 K, K_NEW = 20, 10  # list lengths: over the whole catalogue, and over the hidden items alone
@@ -53,9 +52,8 @@ def some(edges: Tensor, number: int, seed: int) -> Tensor:
 
 
 def trained(values: Dict[str, Any], out: Path, seed: int) -> Run:
-    """Train, or read what was trained."""
-    return Run.load(out) if (out / METRICS).is_file() else fit(
-        Recipe.from_dict(values), out, seed=seed, resume=out.exists(), progress=False)
+    """Train, or read what was trained with these settings."""
+    return fit(Recipe.from_dict(values), out, seed=seed, resume=out.exists(), progress=False)
 
 
 def write_pairs(path: Path, edges: Tensor, users: Sequence[str], items: Sequence[str]) -> str:
@@ -83,7 +81,7 @@ def measure(options: argparse.Namespace, seed: int) -> Dict[str, Any]:
     users, items = split.data.user_id, split.data.item_id
     edges = split.train.edge_index
     hidden = hide(split.train, options.share, options.least, seed)
-    work = Path(options.work) / options.dataset / str(seed)
+    work = Path(options.work) / options.dataset / f'{seed}-share{options.share}-least{options.least}'
     work.mkdir(parents=True, exist_ok=True)
     flat = base_settings(options.dataset, options.set)
     values: Dict[str, Dict[str, Any]] = {}

@@ -1,6 +1,7 @@
 """Tests of the data sets: the real files where they are, and downloads from a server on this machine."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import importlib.util
@@ -8,6 +9,7 @@ import io
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Iterator, Optional
 
@@ -28,6 +30,7 @@ from tvdiff_pyg.datasets import (
     load_dataset,
     read_interactions,
 )
+from tvdiff_pyg.datasets.base import _part
 from tvdiff_pyg.transforms import RATED_BY, RATES, HoldOut
 
 DATA = Path(os.environ.get('TVDIFF_DATA') or Path(__file__).resolve().parents[2].parent / 'shared' / 'data')
@@ -165,6 +168,7 @@ class Server(http.server.ThreadingHTTPServer):
     sent: list[int]
     cut: Optional[str]
     ranges: bool
+    shift: int
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -176,6 +180,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
+        if body.startswith(b'http'):
+            self.send_response(302)
+            self.send_header('Location', body.decode())
+            self.send_header('Content-Length', '0')
+            self.end_headers()
+            return
         start = int((self.headers['Range'] or 'bytes=0-')[6:-1]) if self.server.ranges else 0
         if start >= len(body) > 0:
             self.send_response(416)
@@ -185,11 +195,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header('Content-Range', f'bytes {start}-{len(body) - 1}/{len(body)}')
+            self.send_header('Content-Range', f'bytes {start + self.server.shift}-{len(body) - 1}/{len(body)}')
         self.send_header('Content-Length', str(len(body) - start))
         self.end_headers()
-        self.wfile.write(body[start:-3] if self.path == self.server.cut else body[start:])
         self.server.sent.append(len(body) - start)
+        self.wfile.write(body[start:-3] if self.path == self.server.cut else body[start:])
 
     def log_message(self, *args: object) -> None:
         pass
@@ -199,7 +209,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     out = Server(('127.0.0.1', 0), Handler)
     out.content, out.requests, out.sent = {'/tiny/train.txt': TRAIN, '/tiny/test.txt': TEST}, [], []
-    out.cut, out.ranges = None, True
+    out.cut, out.ranges, out.shift = None, True, 0
     thread = threading.Thread(target=out.serve_forever, kwargs={'poll_interval': 0.02})
     thread.start()
     yield out
@@ -283,15 +293,16 @@ def test_download_that_breaks_off(tiny: type[Tiny], server: Server, tmp_path: Pa
     assert begun == (['tiny/raw/.train.txt.download'] if file == 'train.txt' else [])  # test.txt has no known checksum
 
 
-@pytest.mark.parametrize('ranges, sent', [(True, 3), (False, len(TRAIN))])
+@pytest.mark.parametrize('ranges, shift, sent', [
+    (True, 0, [3]), (False, 0, [len(TRAIN)]), (True, 1, [3, len(TRAIN)])])  # the last sends another part
 def test_a_download_goes_on_where_it_broke_off(tiny: type[Tiny], server: Server, tmp_path: Path, ranges: bool,
-                                               sent: int) -> None:
+                                               shift: int, sent: list[int]) -> None:
     server.cut = '/tiny/train.txt'
     with pytest.raises(DataError, match=f'broke off after {len(TRAIN) - 3} bytes of {len(TRAIN)}; try again'):
         tiny(tmp_path)
-    server.cut, server.ranges = None, ranges
+    server.cut, server.ranges, server.shift = None, ranges, shift
     tiny(tmp_path)
-    assert server.sent == [len(TRAIN), sent, len(TEST)]
+    assert server.sent == [len(TRAIN), *sent, len(TEST)]
     assert left(tmp_path) == ['tiny/raw/test.txt', 'tiny/raw/train.txt']
     assert (tmp_path / 'tiny/raw/train.txt').read_bytes() == TRAIN
 
@@ -338,6 +349,40 @@ def test_processes_wait_for_the_one_that_downloads(tiny: type[Tiny], server: Ser
     assert left(tmp_path) == ['tiny/raw/test.txt', 'tiny/raw/train.txt']
 
 
+def test_the_next_in_line_has_the_file_to_itself(tmp_path: Path) -> None:
+    pytest.importorskip('fcntl')
+    inside: list[int] = []
+    most: list[int] = []
+
+    def download(number: int) -> None:
+        with contextlib.suppress(DataError), _part(tmp_path / 'train.txt', keep=False) as part:
+            inside.append(number)
+            part.write_bytes(b'%d' % number)
+            time.sleep(0.02)
+            most.append(len(inside))
+            assert part.read_bytes() == b'%d' % number
+            inside.remove(number)
+            if number % 2:
+                raise DataError('nothing was kept')
+
+    threads = [threading.Thread(target=download, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 10 and left(tmp_path) == []
+
+
+def test_a_redirect_leads_to_https_alone(tiny: type[Tiny], server: Server, tmp_path: Path) -> None:
+    server.content['/tiny/train.txt'] = f'http://127.0.0.1:{server.server_port}/moved'.encode()
+    server.content['/moved'] = TRAIN
+    tiny(tmp_path / 'here')
+    server.content['/moved'] = b'http://example.org/train.txt'
+    with pytest.raises(DataError, match='^http://example.org/train.txt: not an address of HTTPS'):
+        tiny(tmp_path / 'elsewhere')
+    assert left(tmp_path / 'elsewhere') == []
+
+
 @pytest.mark.parametrize('url', ['http://example.org/tiny', 'file:///etc', 'ftp://127.0.0.1/tiny'])
 def test_only_https(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tiny, 'url', url, raising=False)
@@ -375,6 +420,16 @@ def test_root_that_cannot_be_written(tiny: type[Tiny], tmp_path: Path, monkeypat
     with pytest.raises(DataError, match=r'train.txt: cannot be written \(No space left on device\)'):
         tiny(tmp_path / 'full')
     assert left(tmp_path / 'full') == ['tiny/raw/.train.txt.download']  # to go on from
+
+    class Full(io.BytesIO):
+        def write(self, content: object) -> int:
+            raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('tvdiff_pyg.datasets.base.open',
+                        lambda path, mode: Full() if mode == 'wb' else open(path, mode), raising=False)
+    with pytest.raises(DataError, match=r'train.txt: cannot be written \(No space left on device\)'):
+        tiny(tmp_path / 'fuller')
+    assert left(tmp_path / 'fuller') == []
 
 
 def test_a_failed_rename_leaves_no_file(tiny: type[Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

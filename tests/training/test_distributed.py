@@ -24,6 +24,7 @@ from tvdiff_pyg.training.run import LAST, LOG, read_history  # noqa: E402
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or os.name == 'nt', reason='no torch.distributed')
 SMALL = {'model.hidden_channels': '16', 'training.batch_size': '125', 'training.thermo_users': '0',
          'training.patience': '100'}
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}  # two processes need two GPUs, or none
 DETERMINED = {'model.dropout': '0', 'diffusion.scale': '0', 'diffusion.num_steps': '1', 'loss.temperature': '0'}
 
 
@@ -35,7 +36,7 @@ def _command(out: Path, processes: int, settings: Dict[str, str], *more: str) ->
 
 
 def _train(out: Path, processes: int, settings: Dict[str, str], *more: str) -> Tuple[Run, str]:
-    done = subprocess.run(_command(out, processes, settings, *more), env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    done = subprocess.run(_command(out, processes, settings, *more), env=ENVIRONMENT,
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return Run.load(out), done.stdout
@@ -77,7 +78,7 @@ def test_two_processes_follow_one_that_takes_whole_batches(tmp_path: Path) -> No
 def test_a_killed_worker_ends_the_job_and_the_run_goes_on(tmp_path: Path) -> None:
     settings = {'training.num_parts': '2', 'training.max_epochs': '12'}
     out = tmp_path / 'killed'
-    job = subprocess.Popen(_command(out, 2, settings), env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    job = subprocess.Popen(_command(out, 2, settings), env=ENVIRONMENT,
                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120

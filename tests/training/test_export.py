@@ -250,7 +250,9 @@ def test_an_export_is_whole_or_not_there(run_folder: Path, tmp_path: Path, monke
 
     run, out = Run.load(run_folder), tmp_path / 'out'
     (tmp_path / '.out.part').mkdir()
-    (tmp_path / '.out.part' / 'left over').write_text('by an export that was killed')
+    with pytest.raises(ValueError, match='out.part is there: an export to .*/out goes on, or was killed; remove it'):
+        export_run(run, out)
+    (tmp_path / '.out.part').rmdir()
     with monkeypatch.context() as patch:
         def refuse(path: Path, value: object) -> None:
             assert not out.exists() and (path.parent / 'table.safetensors').is_file()
@@ -261,7 +263,7 @@ def test_an_export_is_whole_or_not_there(run_folder: Path, tmp_path: Path, monke
             export_run(run, out)
     assert not list(tmp_path.iterdir())
     export_run(run, out)
-    assert list(tmp_path.iterdir()) == [out] and not (out / 'left over').exists()
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_new_items_are_read_as_the_run_s_own_file_was(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

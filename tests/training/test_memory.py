@@ -5,16 +5,19 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Dict
 
 import pytest
 import torch
 
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.cli import main  # noqa: E402
+from tvdiff_pyg.datasets import load_dataset  # noqa: E402
 from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
-from tvdiff_pyg.training import Recipe, Split, load_data  # noqa: E402
+from tvdiff_pyg.training import Recipe, Split  # noqa: E402
 from tvdiff_pyg.training import memory as memory_module  # noqa: E402
 from tvdiff_pyg.training.memory import check_memory, memory_limit, training_bytes  # noqa: E402
+from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parents[2] / 'benchmarks' / 'results'
 
@@ -28,19 +31,25 @@ def _recipe(**groups: dict) -> Recipe:
     return Recipe.from_dict({'dataset': {'name': 'lastfm'}, **groups})
 
 
-@pytest.mark.parametrize('model', ['tv-diff', 'diffrec', 'lightgcn', 'ease', 'gf-cf', 'ials', 'item-knn', 'popularity'])
-def test_estimates_lie_near_what_was_measured(model: str, data_root: Path) -> None:
-    """LastFM, by the peak memory that the benchmark's runs had."""
+@pytest.fixture(scope='module')
+def trains(data_root: Path) -> Dict[str, InteractionMatrix]:
+    return {name: Split.from_data(load_dataset(name, data_root), 'holdout').train for name in ('lastfm', 'gowalla')}
+
+
+@pytest.mark.parametrize('dataset, model', [
+    *(('lastfm', model) for model in MODELS),
+    *(('gowalla', model) for model in ('lightgcn', 'gf-cf', 'item-knn', 'popularity'))])
+def test_estimates_lie_near_what_was_measured(dataset: str, model: str, trains: Dict[str, InteractionMatrix]) -> None:
+    """By the peak memory that the benchmark's runs had."""
     if not RESULTS.is_dir():
         pytest.skip('the results are not here')
-    record = json.loads((RESULTS / 'accuracy' / 'lastfm' / model / 'holdout-seed0.json').read_text())
-    groups: dict = {'dataset': {'name': 'lastfm'}, 'model': {'name': model}}
+    record = json.loads((RESULTS / 'accuracy' / dataset / model / 'holdout-seed0.json').read_text())
+    groups: dict = {'dataset': {'name': dataset}, 'model': {'name': model}}
     for name, value in record['settings'].items():
         group, _, setting = name.partition('.')
         groups.setdefault(group, {})[setting] = value
-    recipe = Recipe.from_dict(groups)
-    train = Split.from_data(load_data(recipe.dataset, data_root), 'holdout').train
-    assert training_bytes(recipe, train) == pytest.approx(1e6 * record['metrics']['peak_rss_mb'], rel=0.25)
+    estimate = training_bytes(Recipe.from_dict(groups), trains[dataset])
+    assert estimate == pytest.approx(1e6 * record['metrics']['peak_rss_mb'], rel=0.25)
 
 
 def test_the_dense_engine_is_estimated_too() -> None:
@@ -72,10 +81,10 @@ def test_it_grows_with_what_it_should() -> None:
 
 
 def test_processes_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, _ = memory_limit()
+    alone, _ = memory_limit(trains=False)
     monkeypatch.setattr(memory_module, 'launched', lambda: True)
     monkeypatch.setattr(memory_module, 'nodes_and_devices', lambda: (2, 4))
-    assert memory_limit() == (alone / 4, 'memory')
+    assert memory_limit(trains=False) == (alone / 4, 'memory')
 
 
 @pytest.mark.parametrize('groups, expected', [

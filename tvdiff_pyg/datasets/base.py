@@ -7,9 +7,9 @@ import os
 import os.path as osp
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional
+from typing import IO, Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional
 
 from torch_geometric.data import HeteroData, InMemoryDataset
 
@@ -22,7 +22,7 @@ from tvdiff_pyg.datasets.interactions import (
     interaction_data,
     read_interactions,
 )
-from tvdiff_pyg.files import write_atomically
+from tvdiff_pyg.files import lock, write_atomically
 
 TIMEOUT = 60.0  # seconds without a byte before a download is given up
 MAX_BYTES = 2 ** 28  # of one file; the largest that is published here has 12 million
@@ -143,28 +143,29 @@ def http_get(url: str, part: Path) -> bytes:
     had = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={'Range': f'bytes={had}-'} if had else {})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            _check_address(response.url)  # where redirects led
-            goes_on = response.status == http.client.PARTIAL_CONTENT
-            if goes_on and not (response.headers['Content-Range'] or '').startswith(f'bytes {had}-'):
-                raise ValueError('it sent another part than was asked for')
-            size = had if goes_on else 0
-            announced = size + int(response.headers['Content-Length'] or 0)
-            with open(part, 'ab' if goes_on else 'wb') as file:
-                while size <= MAX_BYTES and announced <= MAX_BYTES:
-                    chunk = response.read(CHUNK)
-                    if not chunk:
-                        break
-                    size += file.write(chunk)
+        response = urllib.request.build_opener(_CheckedRedirects).open(request, timeout=TIMEOUT)
+    except DataError:
+        raise
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not had:
             raise _no_download(url, error) from error
-        if error.headers['Content-Range'] != f'bytes */{had}':  # there is all, or it is of something else
-            part.write_bytes(b'')
-            return http_get(url, part)
-        size = announced = had
+        if error.headers['Content-Range'] == f'bytes */{had}':  # that is all there is
+            return part.read_bytes()
+        return _from_the_start(url, part)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _no_download(url, error) from error
+    with response:
+        goes_on = had > 0 and response.status == http.client.PARTIAL_CONTENT
+        if goes_on and not (response.headers['Content-Range'] or '').startswith(f'bytes {had}-'):
+            return _from_the_start(url, part)
+        size = had if goes_on else 0
+        announced = size + (response.length or 0)
+        with open(part, 'ab' if goes_on else 'wb') as file:
+            while max(size, announced) <= MAX_BYTES:
+                chunk = _read(response, url)
+                if not chunk:
+                    break
+                size += file.write(chunk)
     if max(size, announced) > MAX_BYTES:
         raise DataError(f'{url}: more than {MAX_BYTES} bytes, which no file of this data set has: put the right file '
                         f'in place by hand')
@@ -178,13 +179,32 @@ def _check_address(url: str) -> None:
         raise DataError(f'{url}: not an address of HTTPS: nothing was downloaded')
 
 
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _from_the_start(url: str, part: Path) -> bytes:
+    """What was begun is of something else, by what the server says."""
+    part.write_bytes(b'')
+    return http_get(url, part)
+
+
+def _read(response: Any, url: str) -> bytes:
+    try:
+        chunk: bytes = response.read(CHUNK)
+        return chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise _no_download(url, error) from error
+
+
 class _Unfinished(DataError):
     """What has come of a download may be gone on from."""
 
 
 def _no_download(url: str, error: Exception) -> DataError:
-    return _Unfinished(f'{url}: cannot be downloaded ({error}); check the network, or put the file in place '
-                       f'by hand')
+    return _Unfinished(f'{url}: cannot be downloaded ({error}); check the network, or put the file in place by hand')
 
 
 @contextmanager
@@ -195,26 +215,33 @@ def _part(path: Path, keep: bool) -> Iterator[Path]:
     """
     part = path.with_name(f'.{path.name}.download')
     try:
-        with open(part, 'ab') as file:
-            try:
-                import fcntl
-            except ImportError:  # Windows: not guarded
-                pass
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it whatever ends the process
+        with _held(part) as file:
+            finished = False
             if not keep:
                 file.truncate(0)
             try:
                 yield part
+                finished = True
             except DataError as error:
-                if not isinstance(error, _Unfinished):
-                    part.write_bytes(b'')
+                finished = not isinstance(error, _Unfinished)
                 raise
+            finally:
+                if finished or not keep or not part.stat().st_size:
+                    with suppress(PermissionError):  # of Windows, as it is open
+                        part.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        if path.exists() or not keep or (part.exists() and not part.stat().st_size):
-            part.unlink(missing_ok=True)
+
+
+def _held(part: Path) -> IO[bytes]:
+    """Open and lock a file; who held it before may have removed it meanwhile."""
+    while True:
+        file = open(part, 'ab')
+        lock(file, wait=True)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(part.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
 
 
 def _make_folder(folder: Path) -> None:

@@ -147,10 +147,10 @@ class Service:
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Hold the threads while the service runs; those that score finish what they have begun."""
         self.executor = ThreadPoolExecutor(self.limits.threads, 'score', torch.set_num_threads, (1,))
-        # The first calls take several times as long: nobody should wait for them. A broken model is found here, too.
-        for user in range(min(3, self.run.model.num_users)):
-            await self.scored(partial(self.for_user, self.run.split.data.user_id[user], 1, None, ()))
         try:
+            # The first calls take several times as long: nobody should wait for them. They find a broken model, too.
+            for user in range(min(3, self.run.model.num_users)):
+                await self.scored(partial(self.for_user, self.run.split.data.user_id[user], 1, None, ()))
             yield
         finally:
             self.executor.shutdown()

@@ -48,6 +48,10 @@ def export_run(run: Run, out: Path, index: Optional[str] = None,
         raise ValueError(f"'index' must be one of {', '.join(INDEXES)}; got '{index}'")
     if out.exists():
         raise RunError(f'{out} exists already: name another folder with --out')
+    part = out.with_name(f'.{out.name}.part')
+    busy = f'{part} is there: an export to {out} goes on, or was killed; remove it in the second case'
+    if part.exists():  # said now, not after minutes
+        raise RunError(busy)
     if not isinstance(run.model, TVDiff):
         raise ValueError(f"a {run.metrics['model']} model has no query encoder: export a run of tv-diff or diffrec")
     encoder = QueryEncoder.of(run.model)
@@ -74,9 +78,10 @@ def export_run(run: Run, out: Path, index: Optional[str] = None,
     faiss_index = None
     if index is not None:
         faiss_index, about['index'] = build_index(encoder.table, query, index)
-    part = out.with_name(f'.{out.name}.part')
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except FileExistsError as error:
+        raise RunError(busy) from error
     try:
         torch.export.save(program, part / PROGRAM)
         save_weights(encoder.state_dict(), part / ENCODER)

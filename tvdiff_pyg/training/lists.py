@@ -18,10 +18,10 @@ def read_ids(path: Union[str, Path]) -> List[str]:
         ValueError: the file cannot be read as UTF-8 text, or holds no id.
     """
     try:
-        ids = [line.strip() for line in Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()]
+        lines = Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} cannot be read as ids, one a line: {error}') from error
-    ids = [name for name in ids if name]
+    ids = [line for line in lines if line.strip()]  # an id may begin or end with a blank
     if not ids:
         raise ValueError(f'{path} holds no ids: write one a line')
     return ids

@@ -10,6 +10,7 @@ import torch
 
 from tvdiff_pyg.distributed import launched, nodes_and_devices
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
+from tvdiff_pyg.nn.models.gf_cf import DENSE
 from tvdiff_pyg.retrieval import BLOCK_SIZE
 from tvdiff_pyg.training.recipe import MODELS, Recipe
 
@@ -66,8 +67,11 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
         side = float(min(users, items))
         return base + 8 * side ** 2 + PRODUCT * min(side ** 2, float(shared.double().square().sum()))
     if model.name == 'item-knn':
-        products = float(interactions.user_degree.double().square().sum())  # similarities, at most
-        return base + PRODUCT * min(float(items) ** 2, products) + 16 * items * min(model.num_neighbors or 0, items)
+        return base + 64 * BLOCK_SIZE * items + 48 * items * min(model.num_neighbors or 0, items)
+    if model.name == 'gf-cf' and (model.alpha or 0) > 0:
+        side, rank = min(users, items), min(widths[0], users, items)
+        solving = 104 * rank * side if side > DENSE else 24 * side ** 2  # a Lanczos basis of 5 rank and its products
+        return base + solving + 24 * items * rank
     return base + 12 * (users + items) * widths[0]
 
 

@@ -37,7 +37,7 @@ from tvdiff_pyg.distributed import (
     world_size,
 )
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation, RankingEvaluator
-from tvdiff_pyg.files import write_json, write_text
+from tvdiff_pyg.files import lock, write_json, write_text
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, recommend, top_k
@@ -553,18 +553,11 @@ def _load_checkpoint(path: Path) -> Dict[str, Any]:
 
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    """Make a folder and hold it for this process alone; the system lets go of it whatever ends the process."""
+    """Make a folder and hold it for this process alone."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, 'w', encoding='utf-8') as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: not guarded
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f'another process is training into {folder}: wait for it, or name another folder') from error
+        if not lock(file, wait=False):
+            raise RunError(f'another process is training into {folder}: wait for it, or name another folder')
         yield
 
 
