@@ -223,6 +223,13 @@ def test_pool_acceptance_converges_to_full_acceptance(weights):
     assert distance[2] < 0.15
 
 
+def test_one_row_alone_is_served():
+    score = torch.arange(4.0).view(1, 4)
+    row, item = ARGumbelSampler(0.5)(InteractionMatrix(NOTHING_SEEN, 1, 4), torch.tensor([0]), torch.tensor([2]),
+                                     dense_scores(score), torch.zeros(1), 5, generator())
+    assert row.tolist() == [0, 0] and sorted(item.tolist()) == [2, 3]
+
+
 def test_a_pool_that_holds_just_enough_will_do():
     asked = []
 
