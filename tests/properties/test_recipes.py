@@ -15,7 +15,7 @@ from hypothesis import strategies as st  # noqa: E402
 from tvdiff_pyg.training import Recipe  # noqa: E402
 from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 
-EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 150))
+EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 170))
 many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
                 suppress_health_check=list(HealthCheck))
 GROUPS = {group.name: [setting.name for setting in fields(type(getattr(Recipe(), group.name)))]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st  # noqa: E402
 from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit  # noqa: E402
 from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 
-EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 150)) // 5
+EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 170)) // 5
 many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
                 suppress_health_check=list(HealthCheck))
 
