@@ -180,7 +180,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
-        if body.startswith(b'http'):
+        if b'://' in body:
             self.send_response(302)
             self.send_header('Location', body.decode())
             self.send_header('Content-Length', '0')
@@ -377,13 +377,14 @@ def test_a_redirect_leads_to_https_alone(tiny: type[Tiny], server: Server, tmp_p
     server.content['/tiny/train.txt'] = f'http://127.0.0.1:{server.server_port}/moved'.encode()
     server.content['/moved'] = TRAIN
     tiny(tmp_path / 'here')
-    server.content['/moved'] = b'http://example.org/train.txt'
-    with pytest.raises(DataError, match='^http://example.org/train.txt: not an address of HTTPS'):
-        tiny(tmp_path / 'elsewhere')
-    assert left(tmp_path / 'elsewhere') == []
+    for address in ('http://example.org/train.txt', 'ftp://example.org/train.txt'):
+        server.content['/moved'] = address.encode()
+        with pytest.raises(DataError, match=f'^{address}: not an address of HTTPS'):
+            tiny(tmp_path / 'elsewhere')
+        assert left(tmp_path / 'elsewhere') == []
 
 
-@pytest.mark.parametrize('url', ['http://example.org/tiny', 'file:///etc', 'ftp://127.0.0.1/tiny'])
+@pytest.mark.parametrize('url', ['http://example.org/tiny', 'file://example.org/tiny', 'ftp://127.0.0.1/tiny'])
 def test_only_https(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tiny, 'url', url, raising=False)
     with pytest.raises(DataError, match=f'{url}/train.txt: not an address of HTTPS: nothing was downloaded'):

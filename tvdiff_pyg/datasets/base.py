@@ -131,7 +131,7 @@ def http_get(url: str, part: Path) -> bytes:
     """Return what a URL holds, whole.
 
     Args:
-        url: the address: HTTPS, or HTTP on this machine.
+        url: the address: HTTPS, or a file or server of this machine.
         part: a file that what comes is written to; what it holds already is not asked for again, where the server
             can send the rest alone. Whether that belongs to what is there today, only a checksum tells.
 
@@ -159,7 +159,8 @@ def http_get(url: str, part: Path) -> bytes:
         if goes_on and not (response.headers['Content-Range'] or '').startswith(f'bytes {had}-'):
             return _from_the_start(url, part)
         size = had if goes_on else 0
-        announced = size + (response.length or 0)
+        length = response.headers['Content-Length'] or ''
+        announced = size + (int(length) if length.isdecimal() else 0)
         with open(part, 'ab' if goes_on else 'wb') as file:
             while max(size, announced) <= MAX_BYTES:
                 chunk = _read(response, url)
@@ -175,7 +176,7 @@ def http_get(url: str, part: Path) -> bytes:
 
 
 def _check_address(url: str) -> None:
-    if not url.startswith(('https://', 'http://127.0.0.1:', 'http://localhost:')):
+    if not url.startswith(('https://', 'file:///', 'http://127.0.0.1:', 'http://localhost:')):
         raise DataError(f'{url}: not an address of HTTPS: nothing was downloaded')
 
 
