@@ -70,7 +70,7 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
         return base + 64 * BLOCK_SIZE * items + 48 * items * min(model.num_neighbors or 0, items)
     if model.name == 'gf-cf' and (model.alpha or 0) > 0:
         side, rank = min(users, items), min(widths[0], users, items)
-        solving = 104 * rank * side if side > DENSE else 24 * side ** 2  # a Lanczos basis of 5 rank and its products
+        solving = 130 * rank * side if side > DENSE else 24 * side ** 2  # Lanczos: a basis of 5 rank or more, twice
         return base + solving + 24 * items * rank
     return base + 12 * (users + items) * widths[0]
 
