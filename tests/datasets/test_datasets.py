@@ -368,6 +368,7 @@ def test_the_next_in_line_has_the_file_to_itself(tmp_path: Path) -> None:
     threads = [threading.Thread(target=download, args=(number,)) for number in range(10)]
     for thread in threads:
         thread.start()
+        time.sleep(0.01)  # some come when the first have removed the file
     for thread in threads:
         thread.join()
     assert most == [1] * 10 and left(tmp_path) == []
