@@ -1,7 +1,7 @@
 """Tables and plots of the accuracy benchmark, from its JSON files alone.
 
-``python -m benchmarks.report [--results FOLDER]`` writes ``README.md``, ``DATASET-curves.png`` and
-``DATASET-cost.png`` into the folder of the results.
+``python -m benchmarks.report [--results FOLDER]`` writes ``README.md`` and, a data set, ``DATASET.md``,
+``DATASET-curves.png`` and ``DATASET-cost.png`` into the folder of the results.
 """
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ OURS = 'tv-diff'
 SIMPLE = ('popularity', 'item-knn', 'ease', 'gf-cf', 'ials', 'bpr-mf')
 METRICS = ('recall@20', 'ndcg@20')
 ALPHA = 0.05
+TITLES = {'holdout': 'Hold-out: selected on validation', 'paper': 'Paper protocol: epoch selected on TEST'}
 PUBLISHED: Dict[Tuple[str, str], str] = {  # SPEC 9: all selected on test, so beside the paper protocol only
     ('lastfm', 'tv-diff'): '.3133 / .2953', ('amazon-beauty', 'tv-diff'): '.1475 / .0852',
     ('yelp2018', 'tv-diff'): '.0700 / .0582',
@@ -98,16 +99,18 @@ def command(dataset: str, model: str, protocol: str, seeds: str = '0 1 2') -> st
     return f'`--datasets {dataset} --models {model} --protocol {protocol} --seeds {seeds}`'
 
 
-def table(results: Path, dataset: str, protocol: str) -> List[str]:
-    """Return the lines of one table."""
+def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
+    """Return who wins, and the lines of one table."""
     found = {model: cells for model in MODELS if (cells := read(results, dataset, model, protocol))}
     on_test = protocol == 'paper'
-    title = 'paper protocol: epoch selected on TEST' if on_test else 'hold-out: selected on validation'
+    title = f'## {TITLES[protocol]}'
     if not found:
-        return [f'### {dataset}, {title}', '', f'Not run: {command(dataset, "MODEL", protocol)}.', '']
+        said = f'Not run: {command(dataset, "MODEL", protocol)}.'
+        return said, [title, '', said, '']
     compared = compare(found)
     cell = next(iter(found.values()))[0]['metrics']
-    lines = [f'### {dataset}, {title}', '', headline(found, compared), '',
+    said = headline(found, compared)
+    lines = [title, '', said, '',
              f"{cell['users']:,} users x {cell['items']:,} items, {cell['pairs']['train']:,} / "
              f"{cell['pairs']['validation']:,} / {cell['pairs']['test']:,} pairs; `{cell['split_checksum'][:12]}`.",
              '', '| model | Recall@20 | NDCG@20 | against TV-Diff | p (Holm) | seeds | settings | train s | '
@@ -132,7 +135,7 @@ def table(results: Path, dataset: str, protocol: str) -> List[str]:
             f"{users / _mean(cells, lambda c: max(c['metrics']['test_s'], 1e-2)):,.0f} | "
             f"{_mean(cells, lambda c: c['metrics']['peak_rss_mb']):.0f} |{published}")
     quality = time_to_quality(found)
-    return lines + ([''] + [quality] if quality else []) + ['']
+    return said, lines + ([''] + [quality] if quality else []) + ['']
 
 
 def _selection(cell: Cell) -> List[Tuple[float, float]]:
@@ -187,20 +190,26 @@ def main(argv: Any = None) -> str:
     parser.add_argument('--results', default=str(RESULTS))
     results = Path(parser.parse_args(argv).results)
     lines = ['# Accuracy', '', 'Made by `python -m benchmarks.report` from the JSON files beside it; the cells come '
-             'from `python -m benchmarks.accuracy ... --data-root DIR`. An empty row names the options that fill it. '
-             'TV-Diff has d = 256 where settings are searched, else 1000 (as published). What was done the same for '
-             'all, and what these tables do not say: '
-             '[benchmarks/README.md](../../README.md).', '']
+             'from `python -m benchmarks.accuracy ... --data-root DIR`. An empty row of a table names the options '
+             'that fill it. TV-Diff has d = 256 where settings are searched, else 1000 (as published). What was done '
+             'the same for all, and what these tables do not say: [benchmarks/README.md](../../README.md).', '',
+             '| data set | hold-out | paper protocol |', '|---|---|---|']
+    pages: List[str] = []
     for dataset in DATASETS:
-        drawn = any((results / dataset).glob('*/holdout-seed*.json'))
-        for protocol in ('holdout', 'paper'):
-            lines += table(results, dataset, protocol)
-        if drawn:
+        page, said = [f'# {dataset}', ''], []
+        for protocol in TITLES:
+            headed, table_lines = table(results, dataset, protocol)
+            said.append(headed.replace('**', ''))
+            page += table_lines
+        if any((results / dataset).glob('*/holdout-seed*.json')):
             plot(results, dataset)
-            lines += [f'![curves]({dataset}-curves.png) ![cost]({dataset}-cost.png)', '']
-    text = '\n'.join(lines)
-    write_text(results / 'README.md', text)
-    return text
+            page += [f'![Convergence on {dataset}]({dataset}-curves.png)', '',
+                     f'![Accuracy against seconds on {dataset}]({dataset}-cost.png)', '']
+        lines.append(f'| [{dataset}]({dataset}.md) | {said[0]} | {said[1]} |')
+        pages.append('\n'.join(page))
+        write_text(results / f'{dataset}.md', pages[-1])
+    write_text(results / 'README.md', '\n'.join([*lines, '']))
+    return '\n'.join(pages)
 
 
 if __name__ == '__main__':

@@ -80,7 +80,9 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
     assert again['per_user'] == ease['per_user']
 
     text = report.main(['--results', str(results)])
-    assert (results / 'README.md').read_text() == text
+    pages = [(results / f'{dataset}.md').read_text() for dataset in DATASETS]
+    assert '\n'.join(pages) == text
+    assert '| [movielens-small](movielens-small.md) | Best so far: ease; ' in (results / 'README.md').read_text()
     assert 'Best so far: ease; TV-Diff has not been run.' in text
     assert f"| ease | {ease['metrics']['test']['recall@20']:.4f} | " in text and 'NOT CONVERGED' in text
     assert ('| tv-diff | | | | | | `--datasets movielens-small --models tv-diff --protocol holdout --seeds 0 1 2`'

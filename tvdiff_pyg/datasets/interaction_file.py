@@ -32,8 +32,9 @@ class InteractionFile(InMemoryDataset):
         path: the training pairs, or all pairs.
         test_path: the test pairs; if omitted they are held out of the file, by ``split``.
         validation_path: the validation pairs, if there are any.
-        split: ``ratio``, ``leave-one-out`` or ``temporal``, see :func:`~tvdiff_pyg.datasets.splits.split_records`; the
-            last two make a validation part too, and the last needs ``time_column``.
+        split: ``ratio``, a seeded part of each user's items; ``leave-one-out``, each user's last item, and the one
+            before it for validation, in a random order where there are no times; ``temporal``, what happens after a
+            moment, and before it a tenth of the rest for validation, which needs ``time_column``.
         test_ratio: of ``ratio`` and ``temporal``: the part held out; 0, of ``ratio`` only, for no test part.
         min_interactions: users with fewer distinct items give no test pairs (``ratio``, ``leave-one-out``).
         seed: seed of what is random in the split.

@@ -4,11 +4,30 @@ from tvdiff_pyg.training.callbacks import EpochWatcher, FailureSignatures, False
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.module import RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.optimizer import RowLazyAdam
-from tvdiff_pyg.training.recipe import Recipe, build_model, load_data, load_recipe, recipe_names, recipe_path
+from tvdiff_pyg.training.recipe import (
+    DatasetConfig,
+    DiffusionConfig,
+    LossConfig,
+    ModelConfig,
+    Recipe,
+    SamplerConfig,
+    TrainingConfig,
+    build_model,
+    load_data,
+    load_recipe,
+    recipe_names,
+    recipe_path,
+)
 from tvdiff_pyg.training.run import Run, RunError, fit
 
 __all__ = [
     'Recipe',
+    'DatasetConfig',
+    'ModelConfig',
+    'DiffusionConfig',
+    'LossConfig',
+    'SamplerConfig',
+    'TrainingConfig',
     'recipe_names',
     'recipe_path',
     'load_recipe',
