@@ -4,7 +4,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-__version__ = '0.1.0.dev0'
+__version__ = '0.1.0'
 
 _PARTS = ('datasets', 'diffusion', 'evaluation', 'nn', 'retrieval', 'sampling', 'testing', 'thermodynamics', 'training',
           'transforms')
