@@ -365,7 +365,7 @@ def _print_list(answer: Dict[str, Any], k: int) -> None:
 
 
 def _export(options: Namespace) -> None:
-    from tvdiff_pyg.datasets.interactions import read_interactions
+    from tvdiff_pyg.datasets.reading import read_interactions
     from tvdiff_pyg.training import Run
     from tvdiff_pyg.training.export import export_run
     from tvdiff_pyg.training.recipe import INTERACTION_FILE, READING

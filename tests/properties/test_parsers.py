@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from tvdiff_pyg.datasets import InteractionFile  # noqa: E402
-from tvdiff_pyg.datasets.interactions import DataError, read_records  # noqa: E402
+from tvdiff_pyg.datasets.reading import read_records  # noqa: E402
+from tvdiff_pyg.datasets.records import DataError  # noqa: E402
 
 EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 170))
 many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,

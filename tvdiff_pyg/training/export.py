@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from tvdiff_pyg.datasets.interactions import TextPairs
+from tvdiff_pyg.datasets.records import TextPairs
 from tvdiff_pyg.exported import ABOUT, ENCODER, FORMAT, INDEX, ITEMS, PROGRAM, TABLE
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.nn import TVDiff

@@ -26,7 +26,7 @@ from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
-from tvdiff_pyg.datasets.interactions import DataError, PathLike, file_sha256, files_checksum
+from tvdiff_pyg.datasets.records import DataError, PathLike, file_sha256, files_checksum
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.retrieval import user_blocks
 from tvdiff_pyg.sampling.base import draw_unobserved
