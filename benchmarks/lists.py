@@ -41,9 +41,10 @@ from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.nn.models import LightGCN  # noqa: E402
 from tvdiff_pyg.nn.query_encoder import QueryEncoder  # noqa: E402
 from tvdiff_pyg.retrieval import BLOCK_SIZE, largest, top_k  # noqa: E402
+from tvdiff_pyg.training.environment import peak_rss_mb, versions  # noqa: E402
 from tvdiff_pyg.training.export import LENGTH, build_index  # noqa: E402
 from tvdiff_pyg.training.lists import write_lists  # noqa: E402
-from tvdiff_pyg.training.run import Run, peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.run import Run  # noqa: E402
 from tvdiff_pyg.utils import csr_tensor  # noqa: E402
 
 WIDTH, BLOCK, DENSE_BLOCKS = 64, 4096, 4

@@ -63,8 +63,8 @@ def _settings_files_first(arguments: List[str]) -> List[str]:
     if arguments[:1] != ['fit']:
         return arguments
     from tvdiff_pyg.training import recipe_path
+    from tvdiff_pyg.training.folder import CONFIG, read_settings
     from tvdiff_pyg.training.recipe import INTERACTION_FILE
-    from tvdiff_pyg.training.run import CONFIG, read_settings
 
     values: Dict[str, List[str]] = {'--recipe': [], '--config': [], '--out': []}
     rest: List[str] = []
@@ -273,7 +273,7 @@ def _fit(options: Namespace) -> None:
     from tvdiff_pyg.distributed import launched
     from tvdiff_pyg.training import Recipe, fit
     from tvdiff_pyg.training.describe import describe_run
-    from tvdiff_pyg.training.run import PLOT
+    from tvdiff_pyg.training.folder import PLOT
 
     if options.resume and not options.out:
         raise ValueError('--resume needs --out, the folder of the run to go on with')

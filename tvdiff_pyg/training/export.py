@@ -15,7 +15,9 @@ from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
 from tvdiff_pyg.retrieval import largest
 from tvdiff_pyg.thermodynamics import sample_users
-from tvdiff_pyg.training.run import Run, RunError, versions
+from tvdiff_pyg.training.environment import versions
+from tvdiff_pyg.training.folder import RunError
+from tvdiff_pyg.training.run import Run
 from tvdiff_pyg.training.storage import save_weights
 
 INDEXES = ('flat', 'ivf', 'hnsw')
