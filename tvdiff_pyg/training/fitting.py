@@ -33,6 +33,7 @@ from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.files import lock, write_json, write_text
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.split import Split
+from tvdiff_pyg.training.building import build_model, load_data
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.environment import peak_rss_mb, versions
@@ -53,7 +54,7 @@ from tvdiff_pyg.training.folder import (
 from tvdiff_pyg.training.memory import check_memory
 from tvdiff_pyg.training.module import SELECTION_METRIC, RecommenderModule, TrainingInterrupted
 from tvdiff_pyg.training.plots import save_figure, training_figure
-from tvdiff_pyg.training.recipe import Recipe, build_model, load_data
+from tvdiff_pyg.training.recipe import Recipe
 from tvdiff_pyg.training.run import Run, report_ks
 from tvdiff_pyg.training.storage import (
     AtomicCheckpoints,

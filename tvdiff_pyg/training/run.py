@@ -16,9 +16,10 @@ from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, recommend, top_k
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynamics
+from tvdiff_pyg.training.building import build_model
 from tvdiff_pyg.training.folder import HASHED, METRICS, WEIGHTS, RunError, read_history, read_settings
 from tvdiff_pyg.training.module import SELECTION_K, SELECTION_METRIC
-from tvdiff_pyg.training.recipe import Recipe, build_model
+from tvdiff_pyg.training.recipe import Recipe
 from tvdiff_pyg.training.storage import load_data_folder, load_weights
 from tvdiff_pyg.typing import HistoryScorer, Scorer
 
