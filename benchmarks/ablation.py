@@ -23,9 +23,9 @@ from scipy import stats
 
 from benchmarks.sweep import folder_name, run_cell, typed
 from tvdiff_pyg.files import write_json, write_text
+from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.plots import save_figure
 from tvdiff_pyg.training.recipe import load_recipe, recipe_path
-from tvdiff_pyg.training.run import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 
 RESULTS = Path(__file__).parent / 'results' / 'ablation'
 PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))

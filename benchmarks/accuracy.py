@@ -25,8 +25,8 @@ from safetensors.numpy import load_file
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting
 from benchmarks.sweep import run_fit
 from tvdiff_pyg.files import write_json
+from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS
-from tvdiff_pyg.training.run import CONFIG, PER_USER, read_history
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'

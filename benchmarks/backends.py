@@ -27,7 +27,7 @@ from benchmarks.speed import seconds
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.nn.functional import Entries, sparse_matmul
 from tvdiff_pyg.nn.graph import NormalizedGraph
-from tvdiff_pyg.training.run import versions
+from tvdiff_pyg.training.environment import versions
 from tvdiff_pyg.utils import csr_tensor
 
 DEGREE = 20

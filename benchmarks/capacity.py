@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Tuple
 
-from tvdiff_pyg.training.memory import factored_bytes
+from tvdiff_pyg.nn.models.tvdiff import NUM_PROBES
+from tvdiff_pyg.training.memory import PAIR, PROGRAM, WEIGHT, factored_bytes
 
 RESULTS = Path(__file__).parent / 'results'
 H100_BYTES, H100_BANDWIDTH, H100_FLOPS, NETWORK = 80e9, 3.35e12, 67e12, 50e9  # data sheet, float32; 400 Gbit/s a GPU
@@ -38,7 +39,7 @@ class Shape:
     interactions: float
     width: int
     batch: int = 2048
-    probes: int = 64
+    probes: int = NUM_PROBES
     pool: int = 2048
     steps: int = 5
 
@@ -67,7 +68,7 @@ def step_bytes(s: Shape) -> float:
 
 def graph_bytes(s: Shape) -> float:
     """Return the bytes of the data: three int64 an interaction, and five and a float32 an edge of the graph."""
-    return 68 * s.interactions
+    return PAIR * s.interactions
 
 
 def training_bytes(s: Shape) -> float:
@@ -111,7 +112,7 @@ def compare() -> List[Tuple[str, str, float, float]]:
         if row['engine'] == 'factored' and row['size'] >= 1e5:
             shape = Shape(row['size'], row['size'], row['interactions'], row['hidden_channels'], row['batch_size'])
             out.append((f"synthetic, {row['size']:,} x {row['size']:,}, d = {row['hidden_channels']}",
-                        'step, memory, MB', training_bytes(shape) / 1e6, row['peak_rss_mb'] - 500))
+                        'step, memory, MB', training_bytes(shape) / 1e6, row['peak_rss_mb'] - PROGRAM / 1e6))
     return out
 
 
@@ -128,7 +129,7 @@ def main() -> None:
     for where, what, formula, measured in compare():
         print(f'| {where} | {what} | {formula:,.1f} | {measured:,.1f} | {formula / measured - 1:+.0%} |')
     s = Shape(options.users, options.items, options.interactions, options.hidden_channels, options.batch_size)
-    tables, item_side = 16 * s.users * s.width, training_bytes(replace(s, users=1, interactions=0))
+    tables, item_side = WEIGHT * s.users * s.width, training_bytes(replace(s, users=1, interactions=0))
     shared = graph_bytes(s) + tables
     gpus = next((n for n in (2 ** k for k in range(20)) if item_side + shared / n <= H100_BYTES), None)
     print(f'\n{s.users:,.0f} users x {s.items:,.0f} items, {s.interactions:,.0f} interactions, d = {s.width}, '

@@ -26,7 +26,7 @@ from tvdiff_pyg.files import write_json
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import LightGCN
 from tvdiff_pyg.sampling import UniformSampler
-from tvdiff_pyg.training.run import versions
+from tvdiff_pyg.training.environment import versions
 from tvdiff_pyg.transforms import RATES
 from tvdiff_pyg.typing import Batch
 from tvdiff_pyg.utils import csr_tensor

@@ -41,9 +41,10 @@ from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.nn.models import LightGCN  # noqa: E402
 from tvdiff_pyg.nn.query_encoder import QueryEncoder  # noqa: E402
 from tvdiff_pyg.retrieval import BLOCK_SIZE, largest, top_k  # noqa: E402
-from tvdiff_pyg.training.export import LENGTH, build_index  # noqa: E402
+from tvdiff_pyg.training.environment import peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.export import LENGTH, build_index, histories  # noqa: E402
 from tvdiff_pyg.training.lists import write_lists  # noqa: E402
-from tvdiff_pyg.training.run import Run, peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.run import Run  # noqa: E402
 from tvdiff_pyg.utils import csr_tensor  # noqa: E402
 
 WIDTH, BLOCK, DENSE_BLOCKS = 64, 4096, 4
@@ -130,10 +131,8 @@ def search(kind: str) -> Way:
         assert isinstance(run.model, TVDiff)
         encoder = QueryEncoder.of(run.model)
         users, length = torch.arange(min(options.queries, run.model.num_users)), min(LENGTH, run.model.num_items)
-        row, item = run.split.train.rows(users)
-        count = torch.bincount(row, minlength=users.numel())
         with torch.no_grad():
-            query = encoder(item, count.cumsum(0) - count)
+            query = encoder(*histories(run.split.train, users))
         if kind == 'exact':
             return {'setup_s': 0.0, 'users': users.numel(), 's': once(lambda: [
                 largest(block @ encoder.table.t(), length) for block in query.split(BLOCK_SIZE)])}

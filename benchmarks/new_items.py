@@ -25,7 +25,7 @@ from tvdiff_pyg.nn.query_encoder import QueryEncoder
 from tvdiff_pyg.retrieval import top_k
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.training import Recipe, Run, fit, load_data, load_recipe
-from tvdiff_pyg.training.export import append_new_items
+from tvdiff_pyg.training.export import append_new_items, histories
 
 NUMBERS = (1, 2, 5, 10, 20)
 K, K_NEW = 20, 10  # list lengths: over the whole catalogue, and over the hidden items alone
@@ -123,9 +123,7 @@ def aligned(run: Run, encoder: QueryEncoder, split: Split, order: Sequence[str])
 
     @torch.no_grad()
     def score(users: Tensor) -> Tensor:
-        row, item = run.split.train.rows(user[users])
-        count = torch.bincount(row, minlength=users.numel())
-        return (encoder(item, count.cumsum(0) - count) @ encoder.table.t())[:, column]
+        return (encoder(*histories(run.split.train, user[users])) @ encoder.table.t())[:, column]
 
     return score
 

@@ -28,7 +28,8 @@ from tvdiff_pyg.nn.graph import NormalizedGraph
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.thermodynamics import CLIP, sample_users, thermodynamics
 from tvdiff_pyg.training import Run
-from tvdiff_pyg.training.run import read_settings, versions
+from tvdiff_pyg.training.environment import versions
+from tvdiff_pyg.training.folder import read_settings
 
 NORMALIZATIONS = ('sym', 'left', 'linkprop')
 PLANTED: List[Dict[str, Any]] = [

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional
 from benchmarks.ablation import PUBLISHED
 from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.training import Run
-from tvdiff_pyg.training.run import METRICS
+from tvdiff_pyg.training.folder import METRICS
 
 MODELS = {'bpr-mf': 'BPR-MF', 'lightgcn': 'LightGCN', 'diffrec': 'DiffRec', 'tv-diff': 'TV-Diff'}
 DIFFUSION = ('diffrec', 'tv-diff')

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 from benchmarks.speed import gemm_rate, seconds, training  # noqa: E402
 from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.training import Split, load_data, load_recipe  # noqa: E402
-from tvdiff_pyg.training.run import versions  # noqa: E402
+from tvdiff_pyg.training.environment import versions  # noqa: E402
 
 PRODUCTS = {'mm', 'addmm', 'addmm_'}
 PARTS = {

@@ -30,7 +30,7 @@ from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
 from tvdiff_pyg.nn import AnisotropicDenoiser, HelmholtzFreeEnergy, TVDiff  # noqa: E402
 from tvdiff_pyg.sampling import ARGumbelSampler  # noqa: E402
 from tvdiff_pyg.training import RowLazyAdam  # noqa: E402
-from tvdiff_pyg.training.run import peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.environment import peak_rss_mb, versions  # noqa: E402
 from tvdiff_pyg.typing import Batch  # noqa: E402
 
 ENGINES = ('factored', 'rows', 'dense')

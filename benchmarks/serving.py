@@ -27,7 +27,8 @@ import numpy as np
 import psutil
 
 from tvdiff_pyg.files import write_json
-from tvdiff_pyg.training.run import Run, versions
+from tvdiff_pyg.training.environment import versions
+from tvdiff_pyg.training.run import Run
 
 WARM_UP = 50
 PACKAGES = ('fastapi', 'starlette', 'uvicorn', 'pydantic', 'h11')

@@ -27,7 +27,7 @@ from fastapi import FastAPI
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.serving import create_app
 from tvdiff_pyg.training import Recipe, Run, fit
-from tvdiff_pyg.training.run import versions
+from tvdiff_pyg.training.environment import versions
 
 REQUESTS = 50
 MOST_MB, MOST_FILES = 0.2, 0.02  # a cycle

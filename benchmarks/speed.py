@@ -44,7 +44,8 @@ from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.retrieval import BLOCK_SIZE  # noqa: E402
 from tvdiff_pyg.sampling import ARGumbelSampler, dense_scores  # noqa: E402
 from tvdiff_pyg.training import InteractionDataModule, Recipe, Split, build_model, load_data, load_recipe  # noqa: E402
-from tvdiff_pyg.training.run import peak_rss_mb, report_ks, versions  # noqa: E402
+from tvdiff_pyg.training.environment import peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.run import report_ks  # noqa: E402
 from tvdiff_pyg.typing import Batch  # noqa: E402
 from tvdiff_pyg.utils import evaluation_mode  # noqa: E402
 

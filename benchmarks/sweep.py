@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import yaml
 
 from tvdiff_pyg.files import write_json
-from tvdiff_pyg.training.run import CONFIG, METRICS, read_history
+from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 

@@ -29,7 +29,7 @@ from tvdiff_pyg.datasets import load_dataset  # noqa: E402
 from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.nn import EASE, GFCF  # noqa: E402
 from tvdiff_pyg.split import Split  # noqa: E402
-from tvdiff_pyg.training.run import peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.environment import peak_rss_mb, versions  # noqa: E402
 from tvdiff_pyg.typing import Recommender  # noqa: E402
 
 METRICS = ('recall@20', 'ndcg@20')

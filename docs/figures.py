@@ -105,9 +105,12 @@ def negatives(count: int = 20_000) -> None:
     left.set(xlabel="place in the model's ranking, of the catalogue", ylabel='share of the negatives')
     gammas = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
     for weights in ('score', 'flat'):
-        right.plot(gammas, [false_negatives(ARGumbelSampler(gamma, weights)) for gamma in gammas], 'o-', markersize=3,
-                   label=f'AR-GSP, {weights}')
-    right.axhline(false_negatives(UniformSampler()), color='grey', linestyle='--', linewidth=1, label='uniform')
+        shares = [false_negatives(ARGumbelSampler(gamma, weights)) for gamma in gammas]
+        right.plot(gammas, shares, 'o-', markersize=3, label=f'AR-GSP, {weights}')
+        print(f'held out, AR-GSP, {weights}:', {gamma: round(share, 4) for gamma, share in zip(gammas, shares)})
+    uniform = false_negatives(UniformSampler())
+    right.axhline(uniform, color='grey', linestyle='--', linewidth=1, label='uniform')
+    print(f'held out, uniform: {uniform:.4f}')
     right.set(xlabel='gamma', ylabel='share that is held out', xscale='log', ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -55,3 +55,19 @@ def run_folder(fit_options: Callable[..., list], tmp_path_factory: pytest.TempPa
     out = tmp_path_factory.mktemp('runs') / 'run'
     main(fit_options('--out', str(out)))
     return out
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Runs a command that must fail, and returns its one line."""
+    def _fails(*arguments: str) -> str:
+        from tvdiff_pyg.cli import main
+
+        with pytest.raises(SystemExit) as exit_info:
+            main(list(arguments))
+        assert exit_info.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith('tvdiff: error: '), lines
+        return lines[0]
+
+    return _fails

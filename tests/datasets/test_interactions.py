@@ -1,141 +1,13 @@
-"""Tests of the parser and of the graph builder."""
+"""Tests of the graph builder."""
 from __future__ import annotations
 
-import hashlib
-import pickle
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 import torch
-from torch import Tensor
 
-from tvdiff_pyg.datasets import (
-    DataError,
-    file_sha256,
-    files_checksum,
-    hold_out_pairs,
-    interaction_data,
-    read_interactions,
-)
+from tvdiff_pyg.datasets import DataError, interaction_data
 from tvdiff_pyg.transforms import RATED_BY, RATES, HoldOut
-
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def _write(content: Any, name: str = 'data.txt') -> Path:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return _write
-
-
-def text_pairs(edge_index: Tensor, users: list[str], items: list[str]) -> list[tuple[str, str]]:
-    return [(users[user], items[item]) for user, item in edge_index.t().tolist()]
-
-
-@pytest.mark.parametrize('content, options, expected', [
-    ('2\t51\t13883\r\n2\t52\r\n10\t007\t1\n', {}, '2:51 2:52 10:007'),
-    ('2\t51\n10\t7', {'separator': '\t', 'header': False, 'numeric_ids': True}, '2:51 10:7'),
-    ('0 5 3 \n1\n\n7 5\r\n', {}, '0:5 0:3 7:5'),
-    ('0 5 3\n1\n7 5\n', {'layout': 'adjacency', 'numeric_ids': True}, '0:5 0:3 7:5'),
-    ('0 5 3\r1 4\r', {}, '0:5 0:3 1:4'),
-    ('0 5\n0 6\n', {'layout': 'table'}, '0:5 0:6'),
-    ('0 5\n0 6\n', {'separator': ' '}, '0:5 0:6'),
-    ('a,b\nc,d\n', {}, 'a:b c:d'),
-    ('kunde,artikel\n1,2\n3,4\n', {}, '1:2 3:4'),
-    ('kunde,artikel\n1,2\n3,4\n', {'header': False}, 'kunde:artikel 1:2 3:4'),
-    ('a,b\nc,d\n', {'header': True}, 'c:d'),
-    ('time,itemId,userId\n9,i1,u1\n8,i2,u2\n', {}, 'u1:i1 u2:i2'),
-    ('user_id:token\titem_id:token\ttimestamp:float\nu1\ti1\t3\n', {}, 'u1:i1'),
-    ('u1;i1\nu2;i2\n', {}, 'u1:i1 u2:i2'),
-    ('who,what\nu1,i1\n', {'user_column': 'who', 'item_column': 'what'}, 'u1:i1'),
-    ('i1,x,u1\ni2,x,u2\n', {'user_column': 2, 'item_column': 0}, 'u1:i1 u2:i2'),
-    ('userId,movieId,rating\n1,10,4.0\n1,11,3.5\n2,10,5\n', {'min_rating': 4}, '1:10 2:10'),
-    ('1::10\n', {'separator': ':', 'item_column': 2}, '1:10'),
-    ('1,10,4\n1,11,3\n', {'min_rating': 3.5, 'rating_column': 2}, '1:10'),
-    ('\ufeffuser,item\nü,日本\n', {}, 'ü:日本'),
-    ('u1,book\nu2,pen\n', {}, 'u1:book u2:pen'),
-])
-def test_read(write: Write, content: str, options: dict[str, Any], expected: str) -> None:
-    users, items = read_interactions(write(content), **options)
-    assert [f'{user}:{item}' for user, item in zip(users, items)] == expected.split()
-    assert len(users) == len(items)
-
-
-def test_read_keeps_quoted_ids_exactly(write: Write) -> None:
-    path = write('"user","item"\n" Ann, B. ","say ""hi"""\n"0012","two\nlines"\n')
-    assert read_interactions(path) == ([' Ann, B. ', '0012'], ['say "hi"', 'two\nlines'])
-
-
-@pytest.mark.parametrize('content, options, message', [
-    ('', {}, 'data.txt: the file is empty'),
-    (' \r\n\n', {}, 'data.txt: the file is empty'),
-    (b'1\t2\n3\t\xff\n', {}, 'data.txt, line 2: not UTF-8; convert'),
-    ('1\t2\n\n3\n', {}, r'line 3: one column where at least 2 are needed.*.separator.'),
-    ('1,2\n3\n', {}, 'line 2: one column'),
-    ('1,2,3\n4,5\n', {'item_column': 2}, 'line 2: 2 columns where at least 3'),
-    ('1\n2\n', {'layout': 'table'}, 'line 1: one column'),
-    ('1\n2\n', {}, 'every line has one column'),
-    ('1 2\n3 4\n1 5\n', {}, r"line 3: user '1' already has line 1; .*.layout. to pairs"),
-    ('who,what\n1,2\n', {'user_column': 'wer'}, r"no column 'wer'; the columns are 'who', 'what'; set 'user_column'"),
-    ('1,2\n', {'item_column': 2}, 'no column 2; there are columns 0 to 1; set'),
-    ('userId,thing\n1,2\n', {},
-     "none of the columns 'userId', 'thing' has a common name for items; set 'item_column'"),
-    ('1,2\n', {'user_column': 1}, 'users and items cannot both come from column 1'),
-    ('user,item\n1,2\n', {'min_rating': 4}, r"'min_rating' needs a column of ratings.*'user', 'item'.*.rating_column."),
-    ('1\t2\n-3\t4\n', {'numeric_ids': True}, "line 2: '-3' is a negative id"),
-    ('1\t2\n3\tx\n', {'numeric_ids': True, 'header': False}, "line 2: 'x' is not a numeric id"),
-    ('1\t2\n3\t٣\n', {'numeric_ids': True, 'header': False}, 'line 2: .* is not a numeric id'),
-    ('a\tb\n1\t2\n', {'numeric_ids': True, 'header': False}, 'line 1: .* set .header. to true'),
-    ('1 2\n-3 4\n', {'numeric_ids': True}, "line 2: '-3' is a negative id"),
-    ('1 2\n3 x\n', {'numeric_ids': True}, "line 2: 'x' is not a numeric id"),
-    ('1,2\n ,4\n', {}, 'line 2: .* is an empty id'),
-    ('1,2\n3,\n', {}, 'line 2: .* is an empty id'),
-    ('\t7\n1\t2\n', {}, 'line 1: .* is an empty id'),
-    ('userId,itemId,rating\n1,2,5\n1,3,good\n', {'min_rating': 4}, "line 3: 'good' is not a rating"),
-    ('userId,itemId,rating\n1,2,nan\n', {'min_rating': 4}, "line 2: 'nan' is not a rating"),
-    ('userId,itemId,rating\n1,2,\n', {'min_rating': 4}, "line 2: '' is not a rating"),
-    ('userId,itemId,rating\n1,2,3\n', {'min_rating': 4}, 'no interactions with a rating of at least 4'),
-    ('user,item\n', {}, 'data.txt: no interactions'),
-    ('user,item\n"1,2\n', {}, r"line 2: unexpected end of data; check the quotes and the separator \(','\)"),
-])
-def test_bad_files(write: Write, content: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        read_interactions(write(content), **options)
-    assert '\n' not in str(caught.value)
-
-
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match='absent.csv: no such file; check the path'):
-        read_interactions(tmp_path / 'absent.csv')
-    with pytest.raises(DataError, match='cannot be read'):
-        read_interactions(tmp_path)
-
-
-@pytest.mark.parametrize('options, message', [
-    ({'layout': 'triples'}, "'layout' must be one of auto, table, adjacency, pairs; got 'triples'"),
-    ({'layout': 'adjacency', 'header': False}, 'omit them'),
-    ({'separator': '::'}, "'separator' must be one character"),
-    ({'rating_column': 2}, "used only with 'min_rating'"),
-    ({'min_rating': float('nan')}, 'must be a finite number'),
-    ({'header': False, 'user_column': 'u'}, "user_column='u' needs a header"),
-])
-def test_contradicting_options(write: Write, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        read_interactions(write('1,2,3\n'), **options)
-    assert not isinstance(caught.value, DataError)
-
-
-def test_data_error_is_one_line_and_pickles() -> None:
-    error = DataError('a\r\n  b')
-    assert str(error) == 'a b'
-    assert isinstance(error, ValueError)
-    assert str(pickle.loads(pickle.dumps(error))) == 'a b'
-
 
 TRAIN = (['10', '2', '2', '10', '2'], ['7', '30', '7', '7', '100'])
 VALIDATION = (['2', '10', '10', '99'], ['30', '100', '100', '7'])
@@ -215,59 +87,6 @@ def test_graph_survives_a_weights_only_file_and_the_hold_out(tmp_path: Path) -> 
     out = HoldOut(ratio=0.5)(interaction_data('tiny', TRAIN, TEST, checksum='abc'))
     assert out[RATES].val_edge_label_index.shape == (2, 2)
     assert out.item_id == data.item_id
-
-
-def test_hold_out_pairs() -> None:
-    users = ['a'] * 10 + ['b'] * 2 + ['a']
-    items = [f'i{k}' for k in range(10)] + ['i0', 'i1', 'i3']
-    pairs = list(zip(users, items))
-    kept, moved = hold_out_pairs((users, items), 0.2, 3, seed=5)
-    kept_pairs, moved_pairs = list(zip(*kept)), list(zip(*moved))
-    assert len(set(moved_pairs)) == 2 and {user for user, _ in moved_pairs} == {'a'}
-    assert set(kept_pairs).isdisjoint(moved_pairs)
-    assert sorted(kept_pairs + moved_pairs) == sorted(pairs)
-    again = hold_out_pairs((users[::-1], items[::-1]), 0.2, 3, seed=5)
-    assert set(zip(*again[1])) == set(moved_pairs)
-    choices = {tuple(sorted(set(zip(*hold_out_pairs((users, items), 0.2, 3, seed)[1])))) for seed in range(6)}
-    assert len(choices) > 1
-
-
-def test_copies_of_a_pair_stay_together() -> None:
-    pairs = (['a'] * 20, [f'i{k % 5}' for k in range(20)])
-    for seed in range(5):
-        kept, moved = hold_out_pairs(pairs, 0.2, 3, seed)
-        data = interaction_data('copies', kept, moved, checksum='')
-        assert len(moved[1]) == 4 and len(set(moved[1])) == 1
-        assert data.dropped['duplicate_pairs'] == 15
-        assert data.dropped['test_items'] == 1
-
-
-def test_checksums(write: Write) -> None:
-    one = hashlib.sha256(b'1\t2\n').hexdigest()
-    assert file_sha256(write('1\t2\n')) == one
-    two = '0' * 64
-    want = hashlib.sha256(f'{two}  a.txt\n{one}  b.txt\n'.encode()).hexdigest()
-    assert files_checksum([('b.txt', one), ('a.txt', two)]) == want
-
-
-def test_pairs_by_white_space(tmp_path):
-    """As upstream writes the TV-Diff split of Gowalla: blanks; and with tabs, a third field and CRLF, as the others."""
-    path = tmp_path / 'train.txt'
-    for text in ('0 11\n0 13\n7 11\n', '0\t11\t5\r\n0\t13\t1\r\n\r\n7\t11\t2\r\n'):
-        path.write_bytes(text.encode())
-        assert read_interactions(path, layout='pairs', numeric_ids=True) == (['0', '0', '7'], ['11', '13', '11'])
-    path.write_text('0 11\n\n7\n')
-    with pytest.raises(DataError, match='line 3: one column'):
-        read_interactions(path, layout='pairs')
-    path.write_text('0 11\n7 -3\n')
-    with pytest.raises(DataError, match="line 2: '-3' is a negative id"):
-        read_interactions(path, layout='pairs', numeric_ids=True)
-
-
-def test_blanks_after_a_separator_are_not_part_of_an_id(tmp_path):
-    path = tmp_path / 'ratings.csv'
-    path.write_text('user, item\nu1, i1\nu2, " i2"\n')
-    assert read_interactions(path) == (['u1', 'u2'], ['i1', ' i2'])
 
 
 def test_pyg_can_cut_and_sample_the_graph():

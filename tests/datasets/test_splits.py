@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tvdiff_pyg.datasets import DataError, interaction_data
-from tvdiff_pyg.datasets.interactions import Records
+from tvdiff_pyg.datasets import DataError, hold_out_pairs, interaction_data
+from tvdiff_pyg.datasets.records import Records
 from tvdiff_pyg.datasets.splits import Parts, check_split, split_records
 
 Pair = Tuple[str, str]
@@ -159,3 +159,28 @@ def test_the_seed_draws_where_times_are_equal() -> None:
 def test_contradicting_options(options: Dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_split(**options)
+
+
+def test_hold_out_pairs() -> None:
+    users = ['a'] * 10 + ['b'] * 2 + ['a']
+    items = [f'i{k}' for k in range(10)] + ['i0', 'i1', 'i3']
+    pairs = list(zip(users, items))
+    kept, moved = hold_out_pairs((users, items), 0.2, 3, seed=5)
+    kept_pairs, moved_pairs = list(zip(*kept)), list(zip(*moved))
+    assert len(set(moved_pairs)) == 2 and {user for user, _ in moved_pairs} == {'a'}
+    assert set(kept_pairs).isdisjoint(moved_pairs)
+    assert sorted(kept_pairs + moved_pairs) == sorted(pairs)
+    again = hold_out_pairs((users[::-1], items[::-1]), 0.2, 3, seed=5)
+    assert set(zip(*again[1])) == set(moved_pairs)
+    choices = {tuple(sorted(set(zip(*hold_out_pairs((users, items), 0.2, 3, seed)[1])))) for seed in range(6)}
+    assert len(choices) > 1
+
+
+def test_copies_of_a_pair_stay_together() -> None:
+    pairs = (['a'] * 20, [f'i{k % 5}' for k in range(20)])
+    for seed in range(5):
+        kept, moved = hold_out_pairs(pairs, 0.2, 3, seed)
+        data = interaction_data('copies', kept, moved, checksum='')
+        assert len(moved[1]) == 4 and len(set(moved[1])) == 1
+        assert data.dropped['duplicate_pairs'] == 15
+        assert data.dropped['test_items'] == 1

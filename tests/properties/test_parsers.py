@@ -1,27 +1,22 @@
-"""Generated files against the parsers: what comes in is read as it stands, or refused in one line.
-
-``TVDIFF_EXAMPLES`` sets how many are generated for each test; ``.ci/slow`` takes 100,000 in all.
-"""
+"""Generated files against the parsers: what comes in is read as it stands, or refused in one line."""
 from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 
 pytest.importorskip('hypothesis')
-from hypothesis import HealthCheck, example, given, settings  # noqa: E402
+from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from tvdiff_pyg.datasets import InteractionFile  # noqa: E402
-from tvdiff_pyg.datasets.interactions import DataError, read_records  # noqa: E402
+from tvdiff_pyg.datasets.reading import read_records  # noqa: E402
+from tvdiff_pyg.datasets.records import DataError  # noqa: E402
 
-EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 170))
-many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
-                suppress_health_check=list(HealthCheck))
+many = settings.get_profile('many')
 
 IDS = st.one_of(
     st.integers(-2, 2 ** 64 + 1).map(str), st.sampled_from(['0', '007', '7', ' 7', '1e3', 'NaN', 'user', 'item', '-0']),

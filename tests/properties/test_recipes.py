@@ -1,7 +1,6 @@
 """Generated settings: right ones are taken, wrong ones refused in one line."""
 from __future__ import annotations
 
-import os
 from dataclasses import fields
 from typing import Any, Dict
 
@@ -9,15 +8,13 @@ import pytest
 
 pytest.importorskip('hypothesis')
 pytest.importorskip('pytorch_lightning')
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from tvdiff_pyg.training import Recipe  # noqa: E402
 from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 
-EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 170))
-many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
-                suppress_health_check=list(HealthCheck))
+many = settings.get_profile('many')
 GROUPS = {group.name: [setting.name for setting in fields(type(getattr(Recipe(), group.name)))]
           for group in fields(Recipe)}
 WORDS = ['tv-diff', 'ar-gsp', 'bce', 'sum', 'cosine', 'eps', 'dense', 'none', 'lastfm', 'interaction-file', 'nope', '',

@@ -1,7 +1,6 @@
 """Generated settings on tiny generated data: a run that can be read back, or one clear error and nothing left."""
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,15 +11,14 @@ import torch
 
 pytest.importorskip('hypothesis')
 pytest.importorskip('pytorch_lightning')
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit  # noqa: E402
 from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 
-EXAMPLES = int(os.environ.get('TVDIFF_EXAMPLES', 170)) // 5
-many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
-                suppress_health_check=list(HealthCheck))
+EXAMPLES = settings.get_profile('many').max_examples // 5
+many = settings(settings.get_profile('many'), max_examples=EXAMPLES)
 
 
 COUNTS = {'all': 0, 'trained': 0}

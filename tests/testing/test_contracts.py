@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,9 +49,10 @@ from tvdiff_pyg.testing import (
     check_model,
     check_sampler,
     check_timesteps,
-    contracts,
     planted_blocks,
 )
+from tvdiff_pyg.testing.contracts import common
+from tvdiff_pyg.testing.contracts.common import corner_cases
 from tvdiff_pyg.transforms import RATED_BY, RATES
 from tvdiff_pyg.typing import LossTerms
 
@@ -294,7 +296,7 @@ def test_a_denoiser_of_ones_own():
     models = {}
     for engine in ('dense', 'factored'):
         torch.manual_seed(0)
-        models[engine] = tvdiff(engine, denoiser=FreeTables)(contracts._corner_cases()).double()
+        models[engine] = tvdiff(engine, denoiser=FreeTables)(corner_cases()).double()
     users = torch.arange(6)
     torch.testing.assert_close(models['factored'].scorer()(users), models['dense'].scorer()(users))
 
@@ -845,7 +847,7 @@ def test_a_broken_data_set_is_caught(rule, broken, toy):
 
 
 def test_every_rule_has_a_part_that_breaks_it(monkeypatch, toy):
-    rules, good_rule = set(), contracts._rule
+    rules, good_rule = set(), common.rule
 
     @contextmanager
     def noted(rule, case=''):
@@ -853,7 +855,8 @@ def test_every_rule_has_a_part_that_breaks_it(monkeypatch, toy):
         with good_rule(rule, case):
             yield
 
-    monkeypatch.setattr(contracts, '_rule', noted)
+    for module in (common, *(sys.modules[suite.__module__] for suite in (*SUITES, check_dataset))):
+        monkeypatch.setattr(module, 'rule', noted)
     for suite, (table, good) in {**SUITES, check_dataset: (DATASETS, [toy])}.items():
         rules.clear()
         for part in good:

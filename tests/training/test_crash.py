@@ -15,7 +15,7 @@ import torch
 
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.training import Run  # noqa: E402
-from tvdiff_pyg.training.run import BEST, LAST, METRICS, WEIGHTS, read_history  # noqa: E402
+from tvdiff_pyg.training.folder import BEST, LAST, METRICS, WEIGHTS, read_history  # noqa: E402
 
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
 KILL_AT_WRITE = """

@@ -16,10 +16,9 @@ import torch
 pytest.importorskip('pytorch_lightning')
 psutil = pytest.importorskip('psutil')
 from tvdiff_pyg.distributed import rank, world_size  # noqa: E402
-from tvdiff_pyg.training import Recipe, Run, TrainingInterrupted, fit  # noqa: E402
-from tvdiff_pyg.training import run as run_module  # noqa: E402
+from tvdiff_pyg.training import Recipe, Run, TrainingInterrupted, fit, fitting  # noqa: E402
 from tvdiff_pyg.training.data import EpochSampler, PartSampler  # noqa: E402
-from tvdiff_pyg.training.run import LAST, LOG, read_history  # noqa: E402
+from tvdiff_pyg.training.folder import LAST, LOG, read_history  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or os.name == 'nt', reason='no torch.distributed')
 SMALL = {'model.hidden_channels': '16', 'training.batch_size': '125', 'training.thermo_users': '0',
@@ -119,10 +118,10 @@ def test_parts_make_up_the_batches_whoever_works_on_them(size: int, parts: int) 
 
 def test_what_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rank(), world_size()) == (0, 1)
-    monkeypatch.setattr(run_module, 'world_size', lambda: 2)
+    monkeypatch.setattr(fitting, 'world_size', lambda: 2)
     with pytest.raises(ValueError, match='must be started by torchrun'):
         fit(Recipe.from_dict({'dataset': {'name': 'movielens-small'}}), tmp_path / 'run', progress=False)
-    monkeypatch.setattr(run_module, 'launched', lambda: True)
+    monkeypatch.setattr(fitting, 'launched', lambda: True)
     cases: List[Tuple[Dict[str, Any], str]] = [
         ({}, "'training.num_parts' must be a multiple of the number of processes, 2; got 1"),
         ({'model': {'name': 'ease'}}, 'closed form, by one process'),
@@ -139,7 +138,7 @@ def test_what_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_a_lost_process_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('tvdiff_pyg.distributed.launched', lambda: True)
-    monkeypatch.setattr(run_module, 'process_group', nullcontext)
+    monkeypatch.setattr(fitting, 'process_group', nullcontext)
     recipe = Recipe.from_dict({'dataset': {'name': 'movielens-small'}})
     for error, expected in ((RuntimeError('[gloo/pair.cc] Connection closed by peer'), TrainingInterrupted),
                             (torch.distributed.DistNetworkError('timeout'), TrainingInterrupted),
@@ -147,7 +146,7 @@ def test_a_lost_process_is_told_from_other_errors(tmp_path: Path, monkeypatch: p
         def fail(*options: Any, raised: RuntimeError = error) -> None:
             raise raised
 
-        monkeypatch.setattr(run_module, '_fit', fail)
+        monkeypatch.setattr(fitting, '_fit', fail)
         with pytest.raises(expected) as found:
             fit(recipe, tmp_path / 'run')
         assert (found.type is TrainingInterrupted) == (expected is TrainingInterrupted)

@@ -14,8 +14,7 @@ pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.cli import main  # noqa: E402
 from tvdiff_pyg.datasets import load_dataset  # noqa: E402
 from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
-from tvdiff_pyg.training import Recipe, Split  # noqa: E402
-from tvdiff_pyg.training import memory as memory_module  # noqa: E402
+from tvdiff_pyg.training import Recipe, Split, memory as memory_module  # noqa: E402
 from tvdiff_pyg.training.memory import check_memory, memory_limit, training_bytes  # noqa: E402
 from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 

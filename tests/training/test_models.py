@@ -12,9 +12,10 @@ from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
 from tvdiff_pyg.nn import EASE, GFCF, IALS, DiffRec, ItemKNN, LightGCN, Popularity, TVDiff  # noqa: E402
 from tvdiff_pyg.sampling import ARGumbelSampler, UniformSampler  # noqa: E402
 from tvdiff_pyg.training import Recipe, Run, fit  # noqa: E402
+from tvdiff_pyg.training.building import build_model  # noqa: E402
 from tvdiff_pyg.training.describe import describe_run  # noqa: E402
-from tvdiff_pyg.training.recipe import MODELS, build_model  # noqa: E402
-from tvdiff_pyg.training.run import LOG, PER_USER, PLOT  # noqa: E402
+from tvdiff_pyg.training.folder import LOG, PER_USER, PLOT  # noqa: E402
+from tvdiff_pyg.training.recipe import MODELS  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 CLASSES = {'tv-diff': TVDiff, 'diffrec': DiffRec, 'lightgcn': LightGCN, 'bpr-mf': LightGCN, 'gf-cf': GFCF, 'ease': EASE,

@@ -12,18 +12,12 @@ from tvdiff_pyg.datasets.douban_book import DoubanBook
 from tvdiff_pyg.datasets.gowalla import Gowalla
 from tvdiff_pyg.datasets.gowalla_paper import GowallaPaper
 from tvdiff_pyg.datasets.interaction_file import InteractionEdges, InteractionFile, InteractionFrame
-from tvdiff_pyg.datasets.interactions import (
-    DataError,
-    PathLike,
-    TextPairs,
-    file_sha256,
-    files_checksum,
-    interaction_data,
-    read_interactions,
-)
+from tvdiff_pyg.datasets.interactions import interaction_data
 from tvdiff_pyg.datasets.lastfm import LastFM
 from tvdiff_pyg.datasets.ml_1m import ML1M
 from tvdiff_pyg.datasets.movielens_small import MovieLensSmall
+from tvdiff_pyg.datasets.reading import read_interactions
+from tvdiff_pyg.datasets.records import DataError, PathLike, TextPairs, file_sha256, files_checksum
 from tvdiff_pyg.datasets.splits import hold_out_pairs
 from tvdiff_pyg.datasets.yelp2018 import Yelp2018
 

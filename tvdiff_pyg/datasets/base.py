@@ -13,15 +13,9 @@ from typing import IO, Any, Callable, ClassVar, Dict, Iterator, List, Mapping, O
 
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from tvdiff_pyg.datasets.interactions import (
-    DataError,
-    PathLike,
-    TextPairs,
-    file_sha256,
-    files_checksum,
-    interaction_data,
-    read_interactions,
-)
+from tvdiff_pyg.datasets.interactions import interaction_data
+from tvdiff_pyg.datasets.reading import read_interactions
+from tvdiff_pyg.datasets.records import DataError, PathLike, TextPairs, file_sha256, files_checksum
 from tvdiff_pyg.files import lock, write_atomically
 
 TIMEOUT = 60.0  # seconds without a byte before a download is given up

@@ -9,18 +9,11 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from tvdiff_pyg.datasets.interactions import (
-    Column,
-    PathLike,
-    edge_records,
-    file_sha256,
-    files_checksum,
-    frame_records,
-    interaction_data,
-    read_records,
-    records_sha256,
-)
+from tvdiff_pyg.datasets.interactions import interaction_data
+from tvdiff_pyg.datasets.reading import edge_records, frame_records, read_records
+from tvdiff_pyg.datasets.records import PathLike, file_sha256, files_checksum, records_sha256
 from tvdiff_pyg.datasets.splits import TEST_RATIO, check_split, split_data
+from tvdiff_pyg.datasets.tables import Column
 
 Transform = Callable[[HeteroData], HeteroData]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tvdiff_pyg.datasets.base import InteractionDataset, http_get
-from tvdiff_pyg.datasets.interactions import DataError
+from tvdiff_pyg.datasets.records import DataError
 
 
 class ML1M(InteractionDataset):

@@ -6,7 +6,8 @@ from typing import Any, Callable, ClassVar, Dict, Optional
 
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from tvdiff_pyg.datasets.interactions import PathLike, interaction_data
+from tvdiff_pyg.datasets.interactions import interaction_data
+from tvdiff_pyg.datasets.records import PathLike
 from tvdiff_pyg.datasets.splits import hold_out_pairs
 
 MIN_RATING = 4.0

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from tvdiff_pyg.datasets.interactions import DataError, Records, TextPairs, encode, interaction_data, ordered_ids
+from tvdiff_pyg.datasets.interactions import encode, interaction_data, ordered_ids
+from tvdiff_pyg.datasets.records import DataError, Records, TextPairs
 from tvdiff_pyg.transforms.hold_out import hold_out_mask
 from tvdiff_pyg.transforms.k_core import k_core_mask
 from tvdiff_pyg.transforms.split import TEST, TRAIN, VALIDATION, leave_one_out_parts, temporal_parts

@@ -9,7 +9,7 @@ from torch import Tensor
 from tvdiff_pyg.diffusion.gaussian import GaussianDiffusion
 
 
-class LatentReverse:
+class LatentReverse(torch.nn.Module):
     r"""The reverse process of any denoiser of the form ``code(x W, t) @ table^T``, exactly and without noise.
 
     Scores over the catalogue are linear in the code, and the next step's input layer is linear in the scores; so with
@@ -31,13 +31,17 @@ class LatentReverse:
 
     Attributes:
         residual: the factor a of the start rows in the result; 0 for ``x0``.
+        transfer: K, ``[d', d]``; a buffer that follows the module from device to device and is no part of its state.
 
     Cost: 2 N d d' flops once, 2 T d d' a user, and 2 N d' for the final product with the table; the dense process
     takes 4 T N d a user.
     """
 
+    transfer: Tensor
+
     def __init__(self, diffusion: GaussianDiffusion, code: Callable[[Tensor, Tensor], Tensor], weight: Tensor,
                  table: Tensor) -> None:
+        super().__init__()
         schedule = diffusion.schedule
         if schedule.noiseless:
             previous, predicted = torch.zeros(diffusion.num_steps), torch.ones(diffusion.num_steps)
@@ -49,7 +53,7 @@ class LatentReverse:
         self.previous, self.predicted = previous.tolist(), predicted.tolist()
         self.residual = 0.0 if diffusion.prediction == 'x0' else float(previous.double().prod())
         self.code = code
-        self.transfer = table.t() @ weight  # K, [d', d]
+        self.register_buffer('transfer', table.t() @ weight, persistent=False)
 
     def query(self, z: Tensor) -> Tensor:
         """Return the codes q, ``[B, d']``, whose products with the table are the scores.

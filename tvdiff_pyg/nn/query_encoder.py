@@ -48,7 +48,6 @@ class QueryEncoder(torch.nn.Module):
         self.table = table
         with torch.no_grad():
             self.latent = LatentReverse(diffusion, self.denoiser.code, self.denoiser.item_weight, table)
-        self.register_buffer('transfer', self.latent.transfer, persistent=False)
 
     @classmethod
     def of(cls, model: TVDiff) -> QueryEncoder:
@@ -96,5 +95,4 @@ class QueryEncoder(torch.nn.Module):
             offset: where each person's items start ``[B]``; the first is 0.
         """
         z = F.embedding_bag(item, self.denoiser.item_weight, offset, mode='sum')
-        self.latent.transfer = self.get_buffer('transfer')  # it follows the module from device to device
         return self.latent.query(z)

@@ -8,14 +8,17 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from tvdiff_pyg.datasets.interactions import TextPairs
+from tvdiff_pyg.datasets.records import TextPairs
 from tvdiff_pyg.exported import ABOUT, ENCODER, FORMAT, INDEX, ITEMS, PROGRAM, TABLE
 from tvdiff_pyg.files import write_json
+from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
 from tvdiff_pyg.retrieval import largest
 from tvdiff_pyg.thermodynamics import sample_users
-from tvdiff_pyg.training.run import Run, RunError, versions
+from tvdiff_pyg.training.environment import versions
+from tvdiff_pyg.training.folder import RunError
+from tvdiff_pyg.training.run import Run
 from tvdiff_pyg.training.storage import save_weights
 
 INDEXES = ('flat', 'ivf', 'hnsw')
@@ -64,7 +67,7 @@ def export_run(run: Run, out: Path, index: Optional[str] = None,
         program = torch.export.export(encoder, (torch.tensor([0, 1, 0]), torch.tensor([0, 2])),
                                       dynamic_shapes=({0: length}, {0: people}))
     users = sample_users(run.split.train, QUERIES, torch.Generator().manual_seed(0))
-    item, offset = _histories(run, users)
+    item, offset = histories(run.split.train, users)
     with torch.no_grad():
         query = program.module()(item, offset)
     difference = _difference(run, users, query, encoder.table[:run.model.num_items])
@@ -139,8 +142,9 @@ def _config(run: Run) -> Dict[str, Any]:
                 'beta_min': process.beta_min, 'beta_max': process.beta_max}}
 
 
-def _histories(run: Run, users: Tensor) -> tuple:
-    row, item = run.split.train.rows(users)
+def histories(interactions: InteractionMatrix, users: Tensor) -> Tuple[Tensor, Tensor]:
+    """Return what the encoder takes of some users: their items one after the other, and where each user's start."""
+    row, item = interactions.rows(users)
     count = torch.bincount(row, minlength=users.numel())
     return item, count.cumsum(0) - count
 

@@ -11,13 +11,15 @@ import torch
 from tvdiff_pyg.distributed import launched, nodes_and_devices
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.gf_cf import DENSE
+from tvdiff_pyg.nn.models.tvdiff import NUM_PROBES
 from tvdiff_pyg.retrieval import BLOCK_SIZE
 from tvdiff_pyg.training.recipe import MODELS, Recipe
 
 PROGRAM = 0.5e9  # Python, torch and Lightning
 WITHIN = 1.25  # how far the estimate may be off
 PRODUCT = 56  # bytes that torch's sparse product takes an entry of what it makes
-NUM_PROBES = 64  # TVDiff's default
+WEIGHT = 16  # bytes a weight: itself, its gradient, two moments
+PAIR = 68  # bytes an interaction: three int64; five and a float32 an edge of the graph
 CGROUP = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'))
 
 
@@ -25,11 +27,10 @@ def factored_bytes(users: float, items: float, interactions: float, width: float
                    probes: float = NUM_PROBES) -> float:
     """Return the memory of TV-Diff's factored training with the exact energy and Adam, in bytes of float32.
 
-    16 bytes a weight (itself, its gradient, two moments), ten an entry of H for what a step makes besides, 68 an
-    interaction (three int64; five and a float32 an edge of the graph), and the batch's own arrays. Held against
-    measurements by ``benchmarks.capacity``.
+    :data:`WEIGHT` a weight, ten bytes an entry of H for what a step makes besides, :data:`PAIR` an interaction, and the
+    batch's own arrays. Held against measurements by ``benchmarks.capacity``.
     """
-    return (16 * (users + items) * width + 10 * items * width + 68 * interactions + 4 * probes * items
+    return (WEIGHT * (users + items) * width + 10 * items * width + PAIR * interactions + 4 * probes * items
             + batch * (32 * width + 4 * pool))
 
 
@@ -55,12 +56,13 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
         graph = model.name == 'tv-diff' and model.normalization != 'none'
         rows = users if graph else items
         size = factored_bytes(rows, items, pairs, widths[0], batch, pool) + average * (rows + items) * widths[0]
-        size += sum(16 * 2 * wide * narrow for wide, narrow in zip(widths, widths[1:]))
+        size += sum(WEIGHT * 2 * wide * narrow for wide, narrow in zip(widths, widths[1:]))
         if model.engine == 'dense':
             size += 22 * batch * items  # five and a half rows of the catalogue an example
         return base + size
     if model.name in ('lightgcn', 'bpr-mf'):
-        return base + (16 + average + 8 * (1 + (model.num_layers or 0))) * (users + items) * widths[0] + 2 * 44 * pairs
+        weight = WEIGHT + average + 8 * (1 + (model.num_layers or 0))
+        return base + weight * (users + items) * widths[0] + 2 * 44 * pairs
     if model.name == 'ease':
         dual = users < items
         shared = interactions.item_degree if dual else interactions.user_degree

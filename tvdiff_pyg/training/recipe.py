@@ -9,26 +9,8 @@ from typing import Any, Dict, List, Literal, Optional, Tuple, Union, get_args, g
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from torch_geometric.data import HeteroData
 
-from tvdiff_pyg.datasets import DATASETS, InteractionFile, MovieLensSmall, load_dataset
 from tvdiff_pyg.datasets.splits import TEST_RATIO, check_split
-from tvdiff_pyg.diffusion import GaussianDiffusion, LossHistoryTimesteps, NoiseSchedule, UniformTimesteps
-from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.nn import (
-    EASE,
-    GFCF,
-    IALS,
-    AnisotropicDenoiser,
-    DiffRec,
-    HelmholtzFreeEnergy,
-    ItemKNN,
-    LightGCN,
-    Popularity,
-    TVDiff,
-)
-from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler, WarmUpSampler
 
 INTERACTION_FILE = 'interaction-file'
 READING = ('layout', 'separator', 'header', 'user_column', 'item_column', 'rating_column', 'min_rating')
@@ -393,77 +375,3 @@ def recipe_path(name: str) -> Path:
 def load_recipe(name: str) -> Recipe:
     """Return a recipe that comes with the package."""
     return Recipe.from_dict(yaml.safe_load(recipe_path(name).read_text(encoding='utf-8')))
-
-
-def load_data(config: DatasetConfig, data_root: Union[str, Path, None] = None) -> HeteroData:
-    """Load the data set that a recipe names."""
-    if config.name is None:
-        raise ValueError(f"'dataset.name' must name a data set ({', '.join(sorted(DATASETS))}) or '{INTERACTION_FILE}'")
-    if config.name == INTERACTION_FILE:
-        assert config.path is not None
-        return InteractionFile(
-            config.path, test_path=config.test_path, validation_path=config.validation_path,
-            time_column=config.time_column, k_core=config.k_core, split=config.split, test_ratio=config.test_ratio,
-            seed=config.split_seed, **{name: getattr(config, name) for name in READING})[0]
-    if data_root is not None and not Path(data_root).is_dir():
-        raise ValueError(f"'data_root' {data_root} is no folder: name the one that holds {config.name}/raw/, or make "
-                         f"it, and the files are downloaded there")
-    if config.name == MovieLensSmall.name:
-        return MovieLensSmall(seed=config.split_seed)[0]
-    return load_dataset(config.name, None if data_root is None else str(data_root))
-
-
-def build_sampler(config: SamplerConfig) -> NegativeSampler:
-    """Build a sampler from its settings."""
-    if config.name == 'uniform':
-        return UniformSampler()
-    sampler = PopularitySampler(config.exponent) if config.name == 'popularity' else ARGumbelSampler(
-        config.gamma, config.weights, config.lam, config.pool_size)
-    return WarmUpSampler(sampler, config.warmup_epochs) if config.warmup_epochs else sampler
-
-
-def build_model(recipe: Recipe, interactions: InteractionMatrix, seed: int = 0) -> InteractionModel:
-    """Build the model of a recipe on its training interactions.
-
-    Args:
-        recipe: the settings.
-        interactions: the training interactions.
-        seed: of a model that is solved from a random start; those that train draw from torch's generator.
-    """
-    model: Any = recipe.model  # None only where the model has no such setting
-    width = model.hidden_channels
-    if model.name in ('tv-diff', 'diffrec'):
-        return _diffusion_model(recipe, interactions)
-    if model.name == 'ease':
-        return EASE(interactions, model.regularization)
-    if model.name == 'popularity':
-        return Popularity(interactions)
-    if model.name == 'item-knn':
-        return ItemKNN(interactions, model.num_neighbors, model.regularization)
-    if not isinstance(width, int):
-        raise ValueError(f"'model.hidden_channels' must be one number for {model.name}, got {width}")
-    if model.name == 'gf-cf':
-        return GFCF(interactions, width, model.alpha)
-    if model.name == 'ials':
-        return IALS(interactions, width, model.regularization, model.alpha, seed=seed)
-    return LightGCN(interactions, width, model.num_layers or 0, model.regularization, build_sampler(recipe.sampler))
-
-
-def _diffusion_model(recipe: Recipe, interactions: InteractionMatrix) -> TVDiff:
-    model, process = recipe.model, recipe.diffusion
-    diffusion = GaussianDiffusion(
-        NoiseSchedule(process.schedule, process.num_steps, process.scale, process.beta_min, process.beta_max),
-        process.prediction)
-    timesteps = {'uniform': UniformTimesteps, 'loss-history': LossHistoryTimesteps}[process.timesteps or 'uniform'](
-        process.num_steps)
-    assert model.hidden_channels is not None
-    if model.name == 'diffrec':
-        return DiffRec(interactions, diffusion, model.hidden_channels, model.time_channels, model.dropout,
-                       bool(model.reweight), recipe.loss.reduction, timesteps, model.engine)
-    denoiser = AnisotropicDenoiser(
-        interactions.num_users, interactions.num_items, model.hidden_channels, model.time_channels, model.time_type,
-        model.normalization, model.dropout, 1 if model.num_layers is None else model.num_layers)
-    loss = HelmholtzFreeEnergy(recipe.loss.entropy, recipe.loss.temperature, recipe.loss.reduction)
-    return TVDiff(interactions, denoiser, diffusion, loss, build_sampler(recipe.sampler), timesteps, model.engine,
-                  energy_items=model.energy_items, energy_rank=model.energy_rank,
-                  row_gradients=recipe.training.optimizer == 'row-lazy-adam')

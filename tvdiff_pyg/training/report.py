@@ -10,9 +10,10 @@ from typing import Any, Dict, List, Sequence, Union
 from tvdiff_pyg import __version__
 from tvdiff_pyg.files import write_text
 from tvdiff_pyg.training.describe import describe_item, describe_run
+from tvdiff_pyg.training.folder import RunError
 from tvdiff_pyg.training.people import person, sample_people
 from tvdiff_pyg.training.plots import plane_figure, training_figure
-from tvdiff_pyg.training.run import Run, RunError
+from tvdiff_pyg.training.run import Run
 from tvdiff_pyg.training.thermo import distinct_names, run_label
 
 SHOWN = ('recall@20', 'ndcg@20', 'coverage@20')

@@ -8,8 +8,9 @@ from typing import Any, Container, Dict, List, Optional, Sequence, Union
 
 from tvdiff_pyg.files import write_text
 from tvdiff_pyg.thermodynamics import Thermodynamics
+from tvdiff_pyg.training.folder import RunError
 from tvdiff_pyg.training.plots import plane_figure, reconstruction_figure, save_figure
-from tvdiff_pyg.training.run import Run, RunError
+from tvdiff_pyg.training.run import Run
 
 COLUMNS = ('run', 'user', 'observed', 'energy', 'entropy', 'delta_energy', 'delta_entropy')
 

@@ -21,6 +21,7 @@ from tvdiff_pyg.typing import Batch, HistoryScorer, LossTerms, Pairs, ScoreItems
 from tvdiff_pyg.utils import evaluation_mode
 
 ENGINES = ('factored', 'dense')
+NUM_PROBES = 64  # noise rows that a batch shares
 EDGE_OVERHEAD = 256  # flops that take as long as gathering and sorting an edge of a subset of rows
 
 
@@ -69,7 +70,7 @@ class TVDiff(InteractionModel):
         sampler: Optional[NegativeSampler] = None,
         timesteps: Optional[TimestepSampler] = None,
         engine: str = 'factored',
-        num_probes: int = 64,
+        num_probes: int = NUM_PROBES,
         energy_items: Optional[int] = None,
         energy_rank: int = 0,
         row_gradients: bool = False,

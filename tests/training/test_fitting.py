@@ -11,8 +11,7 @@ import torch
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.evaluation import Evaluation, RankingEvaluator  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
-from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit  # noqa: E402
-from tvdiff_pyg.training import run as run_module  # noqa: E402
+from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit, fitting  # noqa: E402
 from tvdiff_pyg.training.module import RecommenderModule  # noqa: E402
 from tvdiff_pyg.training.optimizer import RowLazyAdam  # noqa: E402
 from tvdiff_pyg.typing import Batch, LossTerms, Scorer  # noqa: E402
@@ -117,7 +116,7 @@ def test_a_moved_run_keeps_its_best_epoch(after: float, best: int, ratings_file:
 
     monkeypatch.setattr(RankingEvaluator, 'forward', scripted)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, '_train', _stop_after(2))
+        patch.setattr(fitting, '_train', _stop_after(2))
         with pytest.raises(KeyboardInterrupt):
             fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
     (tmp_path / 'run').rename(tmp_path / 'moved')
@@ -129,7 +128,7 @@ def test_a_moved_run_keeps_its_best_epoch(after: float, best: int, ratings_file:
 
 def _stop_after(epochs: int) -> Callable[..., str]:
     """Training that is interrupted after some epochs."""
-    train = run_module._train
+    train = fitting._train
 
     def stopped(module: Any, batches: Any, recipe: Recipe, *rest: Any) -> str:
         shorter = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=epochs))

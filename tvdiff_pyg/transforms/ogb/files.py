@@ -1,46 +1,32 @@
-"""Interaction graphs to and from the format of the Open Graph Benchmark (OGB), and its link evaluator on our scores.
-
-ogb is an extra and is imported only by what needs it; so is this module: ``from tvdiff_pyg.transforms.ogb import ...``.
-"""
+"""Interaction graphs to and from the files of the Open Graph Benchmark (OGB)."""
 from __future__ import annotations
 
 import csv
 import gzip
 import io
 import json
-import os
-import pickle
 import re
 import shutil
 import tempfile
-import zipfile
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib import import_module
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, HeteroData, InMemoryDataset
-from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-from torch_geometric.data.storage import GlobalStorage
+from torch_geometric.data import HeteroData, InMemoryDataset
 
-from tvdiff_pyg.datasets.interactions import DataError, PathLike, file_sha256, files_checksum
+from tvdiff_pyg.datasets.records import DataError, PathLike, file_sha256, files_checksum
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.retrieval import user_blocks
 from tvdiff_pyg.sampling.base import draw_unobserved
 from tvdiff_pyg.transforms.edge_types import RATED_BY, RATES
-from tvdiff_pyg.typing import Scorer
-
-PairScorer = Callable[[Tensor], Tensor]
-"""``score(pairs)``: pairs of nodes ``[2, Q]`` to scores ``[Q]``; higher is better."""
+from tvdiff_pyg.transforms.ogb.loading import ogb_module, safe_loading, tensors
 
 _VERSION, _SPLIT = 1, 'given'
 _PARTS = {'train': 'edge_index', 'valid': 'val_edge_label_index', 'test': 'edge_label_index'}
 _GRAPH_TEXT = ('name', 'checksum', 'dropped', 'item_attributes')
 _GRAPH_FILE = 'interaction_graph.json'
-_FORCE_SAFE, _FORCE_UNSAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _README = """# {name}
 
 A bipartite graph: node types `user` and `item`, one relation `rates`, written by tvdiff_pyg. Users and items are
@@ -77,7 +63,7 @@ def to_ogb(data: HeteroData, name: str, root: PathLike, *, eval_metric: str = 'm
             edges, or holds features or edge attributes, which are not written.
         ImportError: ogb is not installed.
     """
-    saver_type = _ogb('io').DatasetSaver
+    saver_type = ogb_module('io').DatasetSaver
     if not re.fullmatch(r'ogbl-[A-Za-z0-9][A-Za-z0-9_-]*', name):
         raise ValueError(f"'name' must be ogbl- and then letters, digits, '-' and '_', ogbl-lastfm say; got {name!r}")
     k = _hits_k(eval_metric)
@@ -139,7 +125,7 @@ def load_ogb(name: str, root: PathLike) -> InMemoryDataset:
     dataset_type = _dataset_type()
     submission = Path(root) / f"submission_{name.replace('-', '_')}"
     if submission.is_dir():
-        with _safe_loading(submission):
+        with safe_loading(submission):
             meta = torch.load(submission / 'meta_dict.pt', weights_only=True)
             folder = submission / '_'.join(name.split('-')[1:])
             meta = {**meta, 'dir_path': str(folder)}  # it holds the place where the data set was written
@@ -147,7 +133,7 @@ def load_ogb(name: str, root: PathLike) -> InMemoryDataset:
     folder = next((path for path in (Path(root) / f"{name.replace('-', '_')}{suffix}" for suffix in ('_pyg', ''))
                    if path.is_dir()), Path(root) / name.replace('-', '_'))
     try:
-        with _safe_loading(folder):
+        with safe_loading(folder):
             return dataset_type(name, root=str(root))
     finally:
         if folder.is_dir() and not any(path.is_file() for path in folder.rglob('*')):
@@ -175,8 +161,8 @@ def from_ogb(dataset: InMemoryDataset) -> HeteroData:
     """
     folder = Path(dataset.root)
     graph = dataset[0]
-    with _safe_loading(folder):
-        split = _tensors(dataset.get_edge_split())
+    with safe_loading(folder):
+        split = tensors(dataset.get_edge_split())
     pairs = {part: _pairs(split[part], folder) for part in _PARTS}
     if 'edge_index_dict' in graph:
         relations = list(graph.edge_index_dict)
@@ -225,97 +211,8 @@ def from_ogb(dataset: InMemoryDataset) -> HeteroData:
     return data
 
 
-@torch.no_grad()
-def evaluate_ogb(score: PairScorer, part: Mapping[str, Tensor], ks: Sequence[int] = (10, 50, 100),
-                 batch_size: int = 65536) -> Dict[str, float]:
-    r"""Measure scores of pairs with ``ogb.linkproppred.Evaluator``.
-
-    Hits@K is the share of edges that score above the K-th best of all ``edge_neg``. MRR is the mean of 1 / rank of
-    each target among its own ``target_node_neg``, ties counting half. Neither knows of observed pairs: what
-    :mod:`tvdiff_pyg.evaluation` computes ranks every unseen item and is another figure.
-
-    Args:
-        score: gives scores of pairs: ``lambda pairs: conv.correlate(z, h, pairs)``, or :func:`pair_scorer` of a
-            recommender.
-        part: valid or test of a split, with ``edge [Q, 2]`` and ``edge_neg [P, 2]``, or with ``source_node [Q]``,
-            ``target_node [Q]`` and ``target_node_neg [Q, n]``.
-        ks: the K of Hits@K, each in 1..P; without use for MRR, where OGB fixes 1, 3 and 10.
-        batch_size: pairs to score at once.
-
-    Returns:
-        ``hits@K`` for every K, or ``mrr``, ``hits@1``, ``hits@3`` and ``hits@10``.
-
-    Raises:
-        ValueError: ``part`` has no negatives or no edges, a K is out of range, or a score is NaN.
-        ImportError: ogb is not installed.
-    """
-    evaluator_type = _ogb('linkproppred').Evaluator
-
-    def scores(pairs: Tensor) -> Tensor:
-        out = torch.cat([score(batch) for batch in pairs.split(batch_size, dim=1)])
-        if out.size() != (pairs.size(1),):
-            raise ValueError(f"'score' must return one score a pair, [{pairs.size(1)}]; got {list(out.shape)}")
-        if bool(out.isnan().any()):
-            raise ValueError("'score' gives NaN: the model's weights are broken, train it anew")
-        return out
-
-    if {'edge', 'edge_neg'} <= set(part) and len(part['edge']):
-        size = len(part['edge_neg'])
-        if not ks or not 1 <= min(ks) <= max(ks) <= size:  # ogb would give 1.0 where K is above the pool
-            raise ValueError(f"'ks' must lie in 1..{size}, the number of negative edges; got {list(ks)}")
-        inputs = {'y_pred_pos': scores(part['edge'].t()), 'y_pred_neg': scores(part['edge_neg'].t())}
-        evaluator = evaluator_type('ogbl-collab')
-        values: Dict[str, float] = {}
-        for k in ks:
-            evaluator.K = k
-            values[f'hits@{k}'] = float(evaluator.eval(inputs)[f'hits@{k}'])
-        return values
-    if {'source_node', 'target_node', 'target_node_neg'} <= set(part) and len(part['source_node']):
-        rows = max(1, batch_size // max(1, part['target_node_neg'].size(1)))
-        blocks = zip(part['source_node'].split(rows), part['target_node_neg'].split(rows))
-        negative = [scores(torch.stack([source.repeat_interleave(items.size(1)), items.reshape(-1)])).view(items.size())
-                    for source, items in blocks]
-        inputs = {'y_pred_pos': scores(torch.stack([part['source_node'], part['target_node']])),
-                  'y_pred_neg': torch.cat(negative)}
-        lists = evaluator_type('ogbl-citation2').eval(inputs)
-        return {name: float(lists[f'{name}_list'].double().mean()) for name in ('mrr', 'hits@1', 'hits@3', 'hits@10')}
-    raise ValueError(f"'part' must be the valid or test part of a split, with edges and their negatives; it holds "
-                     f"{', '.join(f'{name} {list(value.shape)}' for name, value in part.items()) or 'nothing'}")
-
-
-def pair_scorer(scorer: Scorer) -> PairScorer:
-    """Return the function that scores pairs with a recommender, in its blocks of users.
-
-    Args:
-        scorer: ``model.scorer()``: user indices to scores over all items. One block of them is in memory at a time.
-    """
-    def score(pairs: Tensor) -> Tensor:
-        users, row = pairs[0].unique(return_inverse=True)
-        order = row.argsort(stable=True)
-        end = torch.bincount(row, minlength=users.numel()).cumsum(0).tolist()
-        out: Optional[Tensor] = None
-        first = 0
-        for block, count in user_blocks(users):
-            index = order[end[first - 1] if first else 0:end[first + count - 1]]
-            values = scorer(block)[row[index] - first, pairs[1][index]]
-            out = values.new_empty(pairs.size(1)) if out is None else out
-            out[index] = values
-            first += count
-        return torch.empty(0) if out is None else out
-
-    return score
-
-
-def _ogb(module: str) -> Any:
-    try:
-        return import_module(f'ogb.{module}')
-    except ImportError as error:
-        raise ImportError(f'OGB data sets and its evaluator need ogb ({error}): pip install "tvdiff-pyg[ogb]"'
-                          ) from error
-
-
 def _dataset_type() -> Any:
-    base: Any = _ogb('linkproppred').PygLinkPropPredDataset
+    base: Any = ogb_module('linkproppred').PygLinkPropPredDataset
 
     class SafeLinkPropPredDataset(base):
         def download(self) -> None:
@@ -324,91 +221,11 @@ def _dataset_type() -> Any:
             super().download()
 
         def get_edge_split(self, split_type: Optional[str] = None) -> Dict[str, Any]:
-            with _safe_loading(Path(self.root)):
-                split: Dict[str, Any] = _tensors(super().get_edge_split(split_type))
+            with safe_loading(Path(self.root)):
+                split: Dict[str, Any] = tensors(super().get_edge_split(split_type))
             return split
 
     return SafeLinkPropPredDataset
-
-
-class _Dtype:
-    """What a file's ``numpy.dtype`` becomes: one of four types of numbers."""
-
-    def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
-        if name not in ('i4', 'i8', 'f4', 'f8'):
-            raise ValueError(f'arrays of {name!r} are not read, only int32, int64, float32 and float64')
-        self.numpy = np.dtype(f'<{name}')
-
-    def __setstate__(self, state: Tuple[Any, ...]) -> None:
-        if state[1] != '<':
-            raise ValueError(f'arrays of byte order {state[1]!r} are not read')
-
-
-class _Numbers:
-    """What a file's ``numpy.ndarray`` becomes: a tensor, once its shape, type and bytes are known."""
-
-    tensor: Tensor
-
-    def __setstate__(self, state: Tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, content = state
-        if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
-            raise ValueError('an array that does not hold plain numbers is not read')
-        array = np.frombuffer(content, dtype.numpy).reshape(shape, order='F' if fortran else 'C')
-        self.tensor = torch.from_numpy(array.copy(order='C'))
-
-
-def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> _Numbers:
-    return _Numbers()
-
-
-def _scalar(dtype: _Dtype, content: bytes) -> Any:
-    return np.frombuffer(content, dtype.numpy).item()
-
-
-_ALLOWED: List[Any] = [
-    Data, GlobalStorage, DataEdgeAttr, DataTensorAttr, (_Numbers, 'numpy.ndarray'), (_Dtype, 'numpy.dtype'),
-    bytes,  # how the content of an empty array is written
-    *((function, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
-      for name, function in (('_reconstruct', _reconstruct), ('scalar', _scalar))),
-]
-
-
-@contextmanager
-def _safe_loading(folder: Path) -> Iterator[None]:
-    """Have torch unpickle nothing but data, whoever calls ``torch.load`` and however; one error for what fails."""
-    before = {name: os.environ.pop(name, None) for name in (_FORCE_SAFE, _FORCE_UNSAFE)}
-    os.environ[_FORCE_SAFE] = '1'
-    allowed = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()  # numpy's own types, if the program allows them, would clash with ours
-    try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            yield
-    except DataError:
-        raise
-    except (pickle.UnpicklingError, zipfile.BadZipFile, AssertionError, AttributeError, EOFError, LookupError, OSError,
-            RuntimeError, TypeError, ValueError) as error:  # what files that were tampered with can bring about
-        _fail(folder, error)
-    finally:
-        torch.serialization.add_safe_globals(allowed)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _fail(folder: Path, error: Exception) -> NoReturn:
-    reason = str(error) or type(error).__name__
-    foreign = re.search(r'GLOBAL (\S+) (?:was not an allowed|whose module)|but got <class \'([^\']+)\'>', reason)
-    if isinstance(error, pickle.UnpicklingError) and foreign:
-        raise DataError(f'{folder}: a .pt file holds {foreign.group(1) or foreign.group(2)}, which is no data that OGB '
-                        f'writes; nothing of it was run. Get the data set from a source that you trust, or delete '
-                        f"its 'processed' folder if that is where the file is") from error
-    if isinstance(error, pickle.UnpicklingError):
-        reason = 'a .pt file is broken, or holds more than data'  # torch's text advises the unsafe way
-    if isinstance(error, EOFError) and 'reading a line' in reason:
-        reason = 'ogb asks whether to update or download, and nobody answers: run it in a terminal, or move the folder'
-    raise DataError(f'{folder}: cannot be loaded ({reason}); check the network and the files, or unpack the data set '
-                    f'there by hand') from error
 
 
 def _hits_k(eval_metric: str) -> Optional[int]:
@@ -486,20 +303,11 @@ def _write_mapping(data: HeteroData, folder: Path, readme: str) -> None:
     (folder / _GRAPH_FILE).write_text(json.dumps(text, ensure_ascii=False), encoding='utf-8')
 
 
-def _tensors(value: Any) -> Any:
-    """Return a split in tensors: ogb gives arrays, or tensors, by the file."""
-    if isinstance(value, dict):
-        return {key: _tensors(entry) for key, entry in value.items()}
-    if isinstance(value, _Numbers):
-        return value.tensor
-    return value
-
-
 def _read_graph_text(folder: Path, num_items: int) -> Dict[str, Any]:
     path = folder / 'mapping' / _GRAPH_FILE
     if not path.is_file():
         return {}
-    with _safe_loading(path):
+    with safe_loading(path):
         text = json.loads(path.read_text(encoding='utf-8'))
         if not isinstance(text, dict) or set(text) != set(_GRAPH_TEXT):
             raise ValueError(f"it must hold {', '.join(_GRAPH_TEXT)}")
