@@ -294,7 +294,7 @@ FIGURES: Dict[Any, Callable[[Any], List[float]]] = {  # test Recall@20 of each a
 SHORT = {another_denoiser: ['--scales', '0.1'], ar_gsp_negatives: ['--gammas', '0.05'],
          compare_models: ['--regularizations', '300']}
 ONE_SEED = (neighbor_loaders, train_tvdiff, own_data, compare_models)
-SECONDS = (hetero_side_relations, neighbor_loaders, own_data, train_tvdiff)
+SECONDS = (hetero_side_relations, neighbor_loaders, train_tvdiff)
 
 
 @pytest.mark.parametrize('example, dataset', [
