@@ -4,15 +4,14 @@ The process knows no network: it asks for a function of (x_t, t), here PyG's MLP
 embedding. Training noises rows with `q_sample` and compares them with what `predict_x0` makes of the output; ranking
 runs `sample` from the clean rows. A schedule of scale 0 adds no noise: an autoencoder with dropout, the control.
 """
-import argparse
-
 import torch
 import torch.nn.functional as F
 from torch_geometric.nn import MLP
 
+from experiment import Selection, options, summary  # the file beside this one
 from tvdiff_pyg.datasets import load_dataset
 from tvdiff_pyg.diffusion import GaussianDiffusion, NoiseSchedule
-from tvdiff_pyg.nn import Popularity, TimeEmbedding
+from tvdiff_pyg.nn import TimeEmbedding
 from tvdiff_pyg.split import Split
 
 HIDDEN, TIME, NUM_STEPS, BATCH_SIZE, LR = 300, 10, 5, 64, 1e-3
@@ -32,19 +31,14 @@ class RowMLP(torch.nn.Module):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', default='movielens-small', help='a name of tvdiff_pyg.datasets')
-    parser.add_argument('--data-root', help='folder that holds NAME/raw/, for the other data sets')
-    parser.add_argument('--epochs', type=int, default=30)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser = options(__doc__)
     parser.add_argument('--scales', type=float, nargs='+', default=[0.0, 0.1, 10.0], help='of the noise')
     args = parser.parse_args(argv)
 
     split = Split.from_data(load_dataset(args.dataset, args.data_root), 'holdout')
     train = split.train
-    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
-    popularity, figures = on_test(Popularity(train).scorer()).mean, {}
-    print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}\n")
+    select, figures = Selection(split), {}
+    popularity = select.popularity()
     for scale in args.scales:
         diffusion, runs = GaussianDiffusion(NoiseSchedule('linear-var', NUM_STEPS, scale), prediction='x0'), []
         for seed in args.seeds:
@@ -53,7 +47,7 @@ def main(argv=None):
             denoiser = RowMLP(train.num_items)
             scorer = lambda users: diffusion.sample(denoiser, train.dense(users, torch.float))  # noqa: E731
             optimizer = torch.optim.Adam(denoiser.parameters(), lr=LR)
-            best, losses = (-1.0,), []
+            best, losses = None, []
             for epoch in range(1, args.epochs + 1):
                 denoiser.train()
                 for users in torch.randperm(train.num_users, generator=generator).split(BATCH_SIZE):
@@ -67,17 +61,10 @@ def main(argv=None):
                     optimizer.step()
                     losses.append(float(loss.detach()))
                 denoiser.eval()
-                recall = on_validation(scorer).mean['recall@20']
-                if recall > best[0]:  # the test part is looked at, never chosen by
-                    test = on_test(scorer).mean
-                    best = (recall, test['recall@20'], test['ndcg@20'], epoch)
+                best = select.better(best, epoch, scorer)
             runs.append((*best, losses[0], losses[-1]))
         name = f'T = {NUM_STEPS}, scale {scale:g}'
-        figures[name] = torch.tensor(runs)
-        mean, sd = figures[name].mean(0), figures[name].std(0, correction=int(len(runs) > 1))
-        print(f'{name:<22} validation R@20 {mean[0]:.4f}   test R@20 {mean[1]:.4f} ± {sd[1]:.4f}   '
-              f'NDCG@20 {mean[2]:.4f} ± {sd[2]:.4f}   best epochs {figures[name][:, 3].int().tolist()}   '
-              f'loss {mean[4]:.2f} to {mean[5]:.2f}', flush=True)
+        figures[name] = summary(name, runs)
     return figures, popularity
 
 

@@ -8,15 +8,14 @@ follows softmax(score) over the accepted items, at lam = 0 it is flatter.
 Uniform and popularity-weighted negatives are the controls; the accepted share gamma is chosen on validation. Matrix
 factorisation is LightGCN without layers.
 """
-import argparse
 import math
 
 import torch
 from torch_geometric.nn import LightGCN
 from torch_geometric.utils import to_torch_csr_tensor
 
+from experiment import Selection, options, summary  # the file beside this one
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.nn import Popularity
 from tvdiff_pyg.sampling import ARGumbelSampler, PopularitySampler, UniformSampler
 from tvdiff_pyg.split import Split
 
@@ -24,11 +23,7 @@ CHANNELS, BATCH_SIZE, LR, LAMBDA = 64, 8192, 2e-2, 1e-3
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', default='movielens-small', help='a name of tvdiff_pyg.datasets')
-    parser.add_argument('--data-root', help='folder that holds NAME/raw/, for the other data sets')
-    parser.add_argument('--epochs', type=int, default=30)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser = options(__doc__)
     parser.add_argument('--gammas', type=float, nargs='+', default=[0.05, 0.2])
     parser.add_argument('--lam', type=float, default=3.0)
     args = parser.parse_args(argv)
@@ -38,13 +33,11 @@ def main(argv=None):
     user, item = train.edge_index
     edge_index = torch.stack([torch.cat([user, item + num_users]), torch.cat([item + num_users, user])])
     adj_t = to_torch_csr_tensor(edge_index, size=(num_users + num_items,) * 2)  # symmetric; faster than edge_index
-    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
-    popularity, figures = on_test(Popularity(train).scorer()).mean, {}
-    print(f"popularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}")
+    select, figures = Selection(split), {}
+    popularity = select.popularity()
     samplers = {'uniform': UniformSampler(), 'by popularity': PopularitySampler(),
                 **{f'AR-GSP {gamma:g}': ARGumbelSampler(gamma, lam=args.lam) for gamma in args.gammas}}
     for model_name, num_layers in (('MF', 0), ('LightGCN', 2)):
-        print()
         for name, sampler in samplers.items():
             runs = []
             for seed in args.seeds:
@@ -52,7 +45,7 @@ def main(argv=None):
                 generator = torch.Generator().manual_seed(seed)
                 model = LightGCN(num_users + num_items, CHANNELS, num_layers)
                 optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-                best = (-1.0,)
+                best = None
                 for epoch in range(1, args.epochs + 1):
                     for index in torch.randperm(user.numel(), generator=generator).split(BATCH_SIZE):
                         # By user, as negatives come, but in random order within a user: AR-GSP gives the hardest first.
@@ -71,16 +64,9 @@ def main(argv=None):
                         optimizer.step()
                     with torch.no_grad():
                         z_user, z_item = model.get_embedding(adj_t).split([num_users, num_items])
-                    scorer = lambda users: z_user[users] @ z_item.t()  # noqa: E731
-                    recall = on_validation(scorer).mean['recall@20']
-                    if recall > best[0]:  # the test part is looked at, never chosen by
-                        test = on_test(scorer).mean
-                        best = (recall, test['recall@20'], test['ndcg@20'], epoch)
+                    best = select.better(best, epoch, lambda users: z_user[users] @ z_item.t())
                 runs.append(best)
-            runs = figures[model_name, name] = torch.tensor(runs)
-            mean, sd = runs.mean(0), runs.std(0, correction=int(len(runs) > 1))
-            print(f'{model_name:<9}{name:<14} validation R@20 {mean[0]:.4f}   test R@20 {mean[1]:.4f} ± {sd[1]:.4f}   '
-                  f'NDCG@20 {mean[2]:.4f} ± {sd[2]:.4f}   best epochs {runs[:, 3].int().tolist()}', flush=True)
+            figures[model_name, name] = summary(f'{model_name:<9}{name}', runs)
         name = max(list(samplers)[2:], key=lambda name: figures[model_name, name][:, 0].mean())  # on validation
         for control in list(samplers)[:2]:
             gain = (figures[model_name, name] - figures[model_name, control])[:, 1]  # of test R@20, paired by seed
@@ -89,6 +75,7 @@ def main(argv=None):
             print(f'{model_name}, {name} against {control}: R@20 {mean:+.4f} ± {sd:.4f}, '
                   f'{mean / figures[model_name, control][:, 1].mean():+.1%}, higher with {int((gain > 0).sum())} of '
                   f"{n} seeds: {'no clear difference' if not clear else 'better' if mean > 0 else 'worse'}")
+        print()
     return figures, popularity
 
 

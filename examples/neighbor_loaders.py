@@ -7,7 +7,6 @@ batch; with k of n neighbours, edge weights n / k keep the sum before the activa
 The loaders need a compiled sampler: `pip install --no-build-isolation torch-scatter torch-sparse` builds one from
 source, or take pyg-lib from PyG's own wheel index. Where there is neither, torch_neighbor_sampler.py does its work.
 """
-import argparse
 import warnings
 
 import torch
@@ -17,9 +16,10 @@ from torch_geometric.nn import HeteroConv
 from torch_geometric.sampler import NeighborSampler
 from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
-from torch_neighbor_sampler import TorchNeighborSampler  # the file beside this one
+from experiment import Selection, options  # the files beside this one
+from torch_neighbor_sampler import TorchNeighborSampler
 from tvdiff_pyg.datasets import load_dataset
-from tvdiff_pyg.nn import Popularity, TVDiffConv
+from tvdiff_pyg.nn import TVDiffConv
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.transforms import RATED_BY, RATES
 
@@ -47,25 +47,21 @@ class OneHop(torch.nn.Module):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', default='movielens-small', help='a name of tvdiff_pyg.datasets')
-    parser.add_argument('--data-root', help='folder that holds NAME/raw/, for the other data sets')
-    parser.add_argument('--epochs', type=int, default=30)
-    parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args(argv)
+    args = options(__doc__, seeds=1).parse_args(argv)
 
     split = Split.from_data(load_dataset(args.dataset, args.data_root), 'holdout')
-    data, train = split.data, split.train
+    data, train, select = split.data, split.train, Selection(split)
     for kind, degree in (('user', train.user_degree), ('item', train.item_degree)):
         data[kind].n_id, data[kind].degree = torch.arange(data[kind].num_nodes), degree
     warnings.filterwarnings('ignore', message=".*'pyg-lib' installation")
     kernel = NeighborSampler if WITH_PYG_LIB or WITH_TORCH_SPARSE else TorchNeighborSampler
     every, some = kernel(data, [-1]), kernel(data, [NEIGHBORS])
 
-    def codes(model, kind, sampler=every, **options):  # of all nodes of a type, in mini-batches of 512
+    def codes(model, kind, sampler=every, **more):  # of all nodes of a type, in mini-batches of 512
         loader = NeighborLoader(data, None, input_nodes=kind, batch_size=512, neighbor_sampler=sampler)
-        return torch.cat([model(batch, **options)[kind][:batch[kind].batch_size] for batch in loader])
+        return torch.cat([model(batch, **more)[kind][:batch[kind].batch_size] for batch in loader])
 
+    popularity = select.popularity()
     print(f'{kernel.__name__}: item codes of mini-batches against those of the full batch')
     torch.manual_seed(args.seed)
     model, differences = OneHop(data.num_nodes_dict).double(), []
@@ -78,12 +74,9 @@ def main(argv=None):
             differences.append(float(difference.max()))
             print(f'{name:<40}mean difference {difference.mean():.1e}, largest {difference.max():.1e}')
 
-    on_validation, on_test = (split.evaluator(part, [20]) for part in ('validation', 'test'))
-    popularity = on_test(Popularity(train).scorer()).mean
-    print(f"\npopularity: R@20 {popularity['recall@20']:.4f}, NDCG@20 {popularity['ndcg@20']:.4f}")
     loader = LinkNeighborLoader(data, None, (RATES, train.edge_index), neg_sampling='triplet', batch_size=BATCH_SIZE,
                                 shuffle=True, neighbor_sampler=some)
-    model, best = model.float(), (-1.0,)
+    model, best = model.float(), None
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     for epoch in range(1, args.epochs + 1):
         for batch in loader:
@@ -96,12 +89,8 @@ def main(argv=None):
             optimizer.step()
         with torch.no_grad():
             z_user, z_item = codes(model, 'user'), codes(model, 'item')
-        scorer = lambda users: z_user[users] @ z_item.t()  # noqa: E731
-        recall = on_validation(scorer).mean['recall@20']
-        if recall > best[0]:  # the test part is looked at, never chosen by
-            test = on_test(scorer).mean
-            best = (recall, test['recall@20'], test['ndcg@20'], epoch)
-    print('LinkNeighborLoader: validation R@20 {:.4f}, test R@20 {:.4f}, NDCG@20 {:.4f}, best epoch {}'.format(*best))
+        best = select.better(best, epoch, lambda users: z_user[users] @ z_item.t())
+    print('\nLinkNeighborLoader: validation R@20 {:.4f}, test R@20 {:.4f}, NDCG@20 {:.4f}, best epoch {}'.format(*best))
     return differences, best, popularity
 
 
