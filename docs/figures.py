@@ -66,8 +66,8 @@ def method() -> None:
     arrow(axes, (9.4, 1.9), (9.4, 1.2), 'ranking', at=(0.55, 0))
     arrow(axes, (10.5, 0.8), (11.5, 1.9), bend=0.25)
     arrow(axes, (9.5, 2.9), (3.9, 4.1), bend=0.5)
-    axes.text(6.9, 5.35, 'ranking a user: again and again from the output, $t = T - 1 \\ldots 0$, without noise', ha='center',
-              fontsize=7.5, color='#333333')
+    axes.text(6.9, 5.35, r'ranking a user: again and again from the output, $t = T - 1 \ldots 0$, without noise',
+              ha='center', fontsize=7.5, color='#333333')
     for x, view, name in ((0.2, 'I', 'view I: free energy'), (2.6, 'II', 'view II: anisotropic denoiser'),
                           (5.4, 'III', 'view III: acceptance-rejection Gumbel')):
         axes.text(x, 0.02, name, fontsize=7.5, bbox={'facecolor': VIEWS[view], 'edgecolor': 'none', 'pad': 2})
