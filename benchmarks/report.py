@@ -184,6 +184,24 @@ def plot(results: Path, dataset: str) -> None:
         figure.savefig(results / f'{dataset}-{kind}.png', dpi=110)
 
 
+def summary(results: Path) -> List[str]:
+    """Return the lines of a table of Recall@20 by the hold-out, over the data sets that TV-Diff has been run on."""
+    cells = {dataset: {model: read(results, dataset, model, 'holdout') for model in MODELS} for dataset in DATASETS}
+    cells = {dataset: found for dataset, found in cells.items() if found[OURS]}
+    best = {dataset: max((model for model in MODELS if found[model]),
+                         key=lambda model: _mean(found[model], lambda cell: cell['metrics']['test'][METRICS[0]]))
+            for dataset, found in cells.items()}
+    lines = [f"| model | {' | '.join(cells)} |", '|---' * (len(cells) + 1) + '|']
+    for model in MODELS:
+        row = []
+        for dataset, found in cells.items():
+            figure = _figure(found[model], METRICS[0]) if found[model] else ''
+            late = '' if all(cell['converged'] for cell in found[model]) else ' *'
+            row.append(f"{f'**{figure}**' if model == best[dataset] else figure}{late}")
+        lines.append(f"| {model} | {' | '.join(row)} |")
+    return lines
+
+
 def main(argv: Any = None) -> str:
     """Write the tables and plots, and return the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -208,7 +226,8 @@ def main(argv: Any = None) -> str:
         lines.append(f'| [{dataset}]({dataset}.md) | {said[0]} | {said[1]} |')
         pages.append('\n'.join(page))
         write_text(results / f'{dataset}.md', pages[-1])
-    write_text(results / 'README.md', '\n'.join([*lines, '']))
+    lines += ['', 'Recall@20 on test, hold-out (* not converged):', '', *summary(results), '']
+    write_text(results / 'README.md', '\n'.join(lines))
     return '\n'.join(pages)
 
 

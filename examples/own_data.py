@@ -14,7 +14,7 @@ import torch
 
 from experiment import options  # the file beside this one
 from tvdiff_pyg.datasets import load_dataset, statistics
-from tvdiff_pyg.training import Recipe, fit, load_data, load_recipe
+from tvdiff_pyg.training import fit, load_data, load_recipe
 from tvdiff_pyg.training.lists import write_lists
 from tvdiff_pyg.transforms import RATES
 
@@ -48,11 +48,9 @@ def main(argv=None):
     newcomers = frame[user_column].drop_duplicates().tail(2).tolist()
     frame[~frame[user_column].isin(newcomers)].to_csv(out / 'likes.csv', index=False)
 
-    settings = load_recipe('movielens-small').to_dict()  # a start for tables of similar size
-    settings['dataset'] = {'name': 'interaction-file', 'path': str(out / 'likes.csv'),
-                           'user_column': user_column, 'item_column': item_column}
-    settings['training']['max_epochs'] = args.epochs
-    recipe = Recipe.from_dict(settings)
+    recipe = load_recipe('interaction-file', path=str(out / 'likes.csv'), user_column=user_column,
+                         item_column=item_column)  # settings: a start for tables like MovieLens small
+    recipe.training.max_epochs = args.epochs
     for name, value in statistics(load_data(recipe.dataset)).items():
         print(f'{name}: {value}')
     run = fit(recipe, out / 'run', seed=args.seed, progress=False)

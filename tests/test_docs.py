@@ -224,6 +224,14 @@ def test_links_to_files_of_the_repository_lead_somewhere(page: Path) -> None:
             assert (page.parent / link.partition('#')[0]).exists(), link
 
 
+def test_the_table_of_figures_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('matplotlib')
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import report
+
+    assert '\n'.join(report.summary(report.RESULTS)) in (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
 def test_nothing_is_left_to_fill_in() -> None:
     for page in PAGES:
-        assert not re.search(r'\b[A-Z]+_(TABLE|ROW)\b|TODO', page.read_text(encoding='utf-8')), page
+        assert not re.search(r'\b[A-Z]+_(TABLE|ROW)\b|FIGURES|TODO', page.read_text(encoding='utf-8')), page

@@ -33,6 +33,15 @@ def test_wrong_values_are_named(values: Dict[str, Any], expected: str) -> None:
     assert '\n' not in str(raised.value)
 
 
+def test_a_recipe_takes_settings_of_the_data_set() -> None:
+    recipe = load_recipe('interaction-file', path='ratings.csv', k_core=5)
+    assert (recipe.dataset.path, recipe.dataset.k_core, recipe.training.batch_size) == ('ratings.csv', 5, 128)
+    with pytest.raises(ValueError, match="'dataset.path' must name"):
+        load_recipe('interaction-file')
+    with pytest.raises(ValueError, match='kcore'):
+        load_recipe('interaction-file', path='ratings.csv', kcore=5)
+
+
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no recipe 'lastfn'; choose one of amazon-beauty, .*lastfm"):
         recipe_path('lastfn')

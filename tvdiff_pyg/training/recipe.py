@@ -372,6 +372,16 @@ def recipe_path(name: str) -> Path:
     return Path(str(resources.files('tvdiff_pyg') / 'recipes' / f'{name}.yaml'))
 
 
-def load_recipe(name: str) -> Recipe:
-    """Return a recipe that comes with the package."""
-    return Recipe.from_dict(yaml.safe_load(recipe_path(name).read_text(encoding='utf-8')))
+def load_recipe(name: str, **dataset: Any) -> Recipe:
+    """Return a recipe that comes with the package.
+
+    Args:
+        name: one of :func:`recipe_names`.
+        **dataset: settings of :class:`DatasetConfig`; ``interaction-file`` needs at least ``path='ratings.csv'``.
+
+    Raises:
+        ValueError: there is no such recipe or setting, or a value is of the wrong type or out of range.
+    """
+    values = yaml.safe_load(recipe_path(name).read_text(encoding='utf-8'))
+    values['dataset'].update(dataset)
+    return Recipe.from_dict(values)
