@@ -148,3 +148,9 @@ def test_paired_test_and_holm() -> None:
     # by hand: 3 * .01, then 2 * .03, then the largest so far
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_an_evaluation_prints_in_one_line() -> None:
+    held_out = InteractionMatrix(torch.tensor([[0, 1], [0, 2]]), 3, 4)
+    result = RankingEvaluator(held_out, [], [1])(lambda users: torch.eye(3, 4)[users])
+    assert repr(result).startswith('Evaluation(2 users: recall@1 0.5000, ndcg@1 0.5000, ') and '\n' not in repr(result)

@@ -41,6 +41,10 @@ class Evaluation(NamedTuple):
     per_user: Dict[str, Tensor]
     users: Tensor
 
+    def __repr__(self) -> str:
+        mean = ', '.join(f'{name} {value:.4f}' for name, value in self.mean.items())
+        return f'Evaluation({self.users.numel()} users: {mean})'
+
 
 class RankingEvaluator(torch.nn.Module):
     r"""Ranks the unseen items of every user who has held-out items, and compares.

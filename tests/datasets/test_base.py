@@ -106,6 +106,18 @@ def test_download_once(tiny: type[Tiny], server: Server, tmp_path: Path) -> None
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize('name, value, expected', [
+    ('files', {'all.tsv': None}, "'files' of Tiny must name train.txt and test.txt, .* got all.tsv: .* InteractionFile"),
+    ('files', {'train.txt': None, 'test.txt': None, 'more.txt': None}, 'got train.txt, test.txt, more.txt'),
+    ('options', {'sep': ','}, "'options' of Tiny holds sep, which read_records does not know")])
+def test_a_class_that_cannot_be_read_is_refused(name: str, value: dict, expected: str, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tiny, name, value)
+    with pytest.raises(ValueError, match=expected):
+        Tiny(tmp_path)
+    assert left(tmp_path) == []
+
+
 def test_only_absent_files_are_fetched(tiny: type[Tiny], server: Server, tmp_path: Path) -> None:
     raw = tmp_path / 'tiny' / 'raw'
     raw.mkdir(parents=True)

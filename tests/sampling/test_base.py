@@ -4,7 +4,15 @@ import torch
 from scipy.stats import chisquare
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler, base, dense_scores
+from tvdiff_pyg.sampling import (
+    ARGumbelSampler,
+    NegativeSampler,
+    PopularitySampler,
+    UniformSampler,
+    base,
+    dense_scores,
+    first_per_row,
+)
 from tvdiff_pyg.testing import assert_frequencies, frequencies_p_value, successive_draws
 
 SAMPLERS = [
@@ -30,6 +38,12 @@ def draw(sampler, interactions, users, num_negatives, seed=0, num_steps=5):
     scores = torch.randn(users.numel(), interactions.num_items, generator=generator(99))
     t = torch.randint(num_steps, users.shape, generator=generator(98))
     return sampler(interactions, users, num_negatives, dense_scores(scores), t, num_steps, generator(seed))
+
+
+def test_first_per_row():
+    row, item = torch.tensor([2, 0, 2, 0, 2, 0, 2]), torch.tensor([4, 1, 3, 1, 4, 0, 1])
+    kept = first_per_row(row, item, 5, torch.tensor([3, 7, 2]))
+    assert [index.tolist() for index in kept] == [[0, 0, 2, 2], [1, 0, 4, 3]]
 
 
 @pytest.mark.parametrize('sampler', SAMPLERS, ids=repr)

@@ -16,7 +16,7 @@ from tvdiff_pyg.datasets.interactions import interaction_data
 from tvdiff_pyg.datasets.lastfm import LastFM
 from tvdiff_pyg.datasets.ml_1m import ML1M
 from tvdiff_pyg.datasets.movielens_small import MovieLensSmall
-from tvdiff_pyg.datasets.reading import read_interactions
+from tvdiff_pyg.datasets.reading import read_interactions, read_records
 from tvdiff_pyg.datasets.records import DataError, PathLike, TextPairs, file_sha256, files_checksum
 from tvdiff_pyg.datasets.splits import hold_out_pairs
 from tvdiff_pyg.datasets.yelp2018 import Yelp2018
@@ -68,5 +68,6 @@ __all__ = [
     'interaction_data',
     'load_dataset',
     'read_interactions',
+    'read_records',
     'statistics',
 ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import inspect
 import os
 import os.path as osp
 import urllib.error
@@ -14,7 +15,7 @@ from typing import IO, Any, Callable, ClassVar, Dict, Iterator, List, Mapping, O
 from torch_geometric.data import HeteroData, InMemoryDataset
 
 from tvdiff_pyg.datasets.interactions import interaction_data
-from tvdiff_pyg.datasets.reading import read_interactions
+from tvdiff_pyg.datasets.reading import read_interactions, read_records
 from tvdiff_pyg.datasets.records import DataError, PathLike, TextPairs, file_sha256, files_checksum
 from tvdiff_pyg.files import lock, write_atomically
 
@@ -41,10 +42,12 @@ class InteractionDataset(InMemoryDataset):
     Attributes:
         name: name of the data set and of its folder.
         url: address that the file names are appended to.
-        files: file name to expected SHA-256, or ``None`` where it is unknown.
-        options: options of :func:`read_interactions` for the files.
+        files: ``train.txt``, ``test.txt`` and, where there is one, ``valid.txt``, each to its expected SHA-256, or
+            ``None`` where it is unknown.
+        options: options of :func:`~tvdiff_pyg.datasets.read_records` for the files.
 
     Raises:
+        ValueError: ``files`` or ``options`` of a class hold what they cannot.
         DataError: a file cannot be fetched or written, has another checksum, or is malformed.
     """
 
@@ -55,6 +58,13 @@ class InteractionDataset(InMemoryDataset):
 
     def __init__(self, root: Optional[PathLike] = None,
                  transform: Optional[Callable[[HeteroData], HeteroData]] = None) -> None:
+        if not {'train.txt', 'test.txt'} <= set(self.files) <= {'train.txt', 'test.txt', 'valid.txt'}:
+            raise ValueError(f"'files' of {type(self).__name__} must name train.txt and test.txt, and valid.txt where "
+                             f"there is one, got {', '.join(self.files)}: read other files with InteractionFile")
+        unknown = set(self.options) - set(inspect.signature(read_records).parameters)
+        if unknown:
+            raise ValueError(f"'options' of {type(self).__name__} holds {', '.join(sorted(unknown))}, which "
+                             f"read_records does not know")
         folder = Path(root or os.environ.get('TVDIFF_DATA') or '~/.cache/tvdiff_pyg').expanduser()
         raw = folder / self.name / 'raw'
         if not all((raw / file).is_file() for file in self.files):

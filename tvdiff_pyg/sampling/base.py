@@ -15,7 +15,7 @@ ROWS_PER_BLOCK = 64  # rows of a dense block
 
 
 class NegativeSampler(torch.nn.Module, ABC):
-    """Base: draws unobserved items for the rows of a batch, never an observed one, none twice in a row."""
+    """Base: draws unobserved items for the rows of a batch, never an observed one, and no item twice for one row."""
 
     @abstractmethod
     def forward(
@@ -38,7 +38,8 @@ class NegativeSampler(torch.nn.Module, ABC):
             users: user of each row ``[B]``.
             num_negatives: how many to draw for each row ``[B]``; a row gets fewer only where its user has fewer
                 unobserved items.
-            scores: gives the model's present scores, without gradient, of batch rows over items.
+            scores: gives the model's present scores, without gradient, of batch rows over items, which all these rows
+                share.
             t: step of each row ``[B]``.
             num_steps: number of steps T.
             generator: source of all randomness.
@@ -90,7 +91,7 @@ def draw_unobserved(
             drawn = torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_(max=num_items - 1)
         new = ~interactions.contains(users[rows], drawn)
         row, item = torch.cat([row, rows[new]]), torch.cat([item, drawn[new]])
-        row, item = _first_occurrences(row, item, num_items, want)
+        row, item = first_per_row(row, item, num_items, want)
         missing = want - torch.bincount(row, minlength=users.numel())
     for block in (missing > 0).nonzero().view(-1).split(ROWS_PER_BLOCK):
         key = gumbel((block.numel(), num_items), generator, users.device)
@@ -105,8 +106,15 @@ def draw_unobserved(
     return row[order], item[order]
 
 
-def _first_occurrences(row: Tensor, item: Tensor, num_items: int, want: Tensor) -> Pairs:
-    """Strike out repeated pairs, and what a row has too many of, keeping the order of the draws within rows."""
+def first_per_row(row: Tensor, item: Tensor, num_items: int, count: Tensor) -> Pairs:
+    """Return the first ``count[b]`` distinct items of each row b as ``(row, item)``, sorted by row.
+
+    Args:
+        row: rows in 0..B-1, in any order; within a row, items keep theirs.
+        item: their items, of which some may occur in a row more than once.
+        num_items: number of items N.
+        count: how many to keep of each row, ``[B]``.
+    """
     key = row * num_items + item
     order = key.argsort(stable=True)
     key = key[order]
@@ -116,9 +124,9 @@ def _first_occurrences(row: Tensor, item: Tensor, num_items: int, want: Tensor) 
     row, item = row[kept], item[kept]
     by_row = row.argsort(stable=True)
     row, item = row[by_row], item[by_row]
-    count = torch.bincount(row, minlength=want.numel())
-    rank = torch.arange(row.numel(), device=row.device) - (count.cumsum(0) - count)[row]
-    keep = rank < want[row]
+    size = torch.bincount(row, minlength=count.numel())
+    rank = torch.arange(row.numel(), device=row.device) - (size.cumsum(0) - size)[row]
+    keep = rank < count[row]
     return row[keep], item[keep]
 
 

@@ -57,6 +57,7 @@ class TVDiff(InteractionModel):
 
     Raises:
         ValueError: the parts do not fit together, or an unknown engine.
+        TypeError: ``sampler`` is the class of one.
 
     Source: arXiv 2511.20122.
     """
@@ -79,6 +80,8 @@ class TVDiff(InteractionModel):
         if (denoiser.num_users, denoiser.num_items) != (interactions.num_users, interactions.num_items):
             raise ValueError(f"'denoiser' is for {denoiser.num_users} users x {denoiser.num_items} items, "
                              f"'interactions' for {interactions.num_users} x {interactions.num_items}")
+        if isinstance(sampler, type):
+            raise TypeError(f"'sampler' is the class {sampler.__name__}: pass {sampler.__name__}(...)")
         if loss.needs_negatives and sampler is None:
             raise ValueError("'sampler' is needed: the loss has an entropy term with negatives")
         if timesteps is not None and timesteps.num_steps != diffusion.num_steps:

@@ -39,11 +39,13 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 @contextmanager
 def rule(rule: str, case: str = '') -> Iterator[None]:
     """Name the rule, and the case, in whatever goes wrong inside."""
+    where = f"{rule}{f' ({case})' if case else ''}"
     try:
         yield
+    except AssertionError as error:
+        raise AssertionError(f'{where}: {error}') from error
     except Exception as error:
-        seen = str(error) if isinstance(error, AssertionError) else f'{type(error).__name__}: {error}'
-        raise AssertionError(f"{rule}{f' ({case})' if case else ''}: {seen}") from error
+        raise AssertionError(f'{type(error).__name__} was raised, where the rule is: {where}: {error}') from error
 
 
 @contextmanager

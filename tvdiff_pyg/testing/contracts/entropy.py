@@ -27,14 +27,17 @@ from tvdiff_pyg.testing.contracts.common import (
 
 @laboratory()
 def check_entropy(make: Callable[[], EntropyTerm]) -> None:
-    """Check an entropy term of the free energy.
+    """Check an entropy term of the free energy, which training makes as large as it can.
 
     Args:
         make: returns the term; its class, where that takes no arguments.
 
     Raises:
         AssertionError: a rule is broken.
+        TypeError: ``make`` is a term.
     """
+    if isinstance(make, EntropyTerm):
+        raise TypeError(f"'make' is a term: pass its class, {type(make).__name__}, or a function that makes one")
     term = make()
     num_rows, num_items = 4, 7
     # Row 1 has no pairs and row 2 no negatives; a pairwise term has a positive in every row.
@@ -68,6 +71,9 @@ def check_entropy(make: Callable[[], EntropyTerm]) -> None:
         named = [(name, arguments[name].clone().requires_grad_())
                  for name in (('positive', 'negative') if term.needs_negatives else ('positive',))]
         reach(named, run(*{**arguments, **dict(named)}.values()))
+    with rule('it does not fall where observed scores rise and those of negatives fall'):
+        better = run(positive + 1, positive_row, negative - 1, negative_row).detach()
+        assert bool((better >= out - 1e-9).all()), f'from {out.tolist()} to {better.tolist()}'
     for dtype in (torch.float64, torch.float32):
         with rule('extreme scores give finite values and gradients of their own type', str(dtype)):
             for high, low in product(EXTREME, EXTREME):

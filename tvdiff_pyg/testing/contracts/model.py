@@ -132,8 +132,9 @@ def _check_training_loss(model: Any, batches: Iterator[Batch]) -> None:
 def _check_scorer(model: Any, modules: List[torch.nn.Module], interactions: InteractionMatrix) -> None:
     users, num_items = torch.arange(interactions.num_users), interactions.num_items
     with rule('scorer() and its scores leave every module in the mode it was in'):
-        for period in (len(modules) + 1, 2, 1):  # the first in training mode, every other, all of them
-            modes = [k % period == 0 for k in range(len(modules))]
+        size = len(modules)
+        for training in ({0}, set(range(0, size, 2)), set(range(size)), set()):  # the first, every other, all, none
+            modes = [k in training for k in range(size)]
             for part, mode in zip(modules, modes):
                 part.training = mode
             score = model.scorer()
