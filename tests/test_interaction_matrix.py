@@ -99,9 +99,3 @@ def test_input_and_state_dict_stay_untouched(matrix):
 def test_errors(edge_index, message):
     with pytest.raises(ValueError, match=message):
         InteractionMatrix(edge_index, 5, 4)
-
-
-def test_models_that_share_it_do_not_change_its_mode() -> None:
-    interactions = InteractionMatrix(torch.tensor([[0], [0]]), 1, 1)
-    torch.nn.ModuleList([interactions]).eval()
-    assert interactions.training

@@ -51,10 +51,6 @@ class InteractionMatrix(torch.nn.Module):
         self.register_buffer('col', key % max(num_items, 1), persistent=False)
         self.register_buffer('key', key, persistent=False)
 
-    def train(self, mode: bool = True) -> InteractionMatrix:
-        """Stay as it is: models share it, and it does the same in both modes."""
-        return self
-
     @property
     def num_interactions(self) -> int:
         """Number of observed pairs."""

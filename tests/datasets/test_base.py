@@ -107,7 +107,7 @@ def test_download_once(tiny: type[Tiny], server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize('name, value, expected', [
-    ('files', {'all.tsv': None}, "'files' of Tiny must name train.txt and test.txt, .* got all.tsv: .* InteractionFile"),
+    ('files', {'all.tsv': None}, "'files' of Tiny must name train.txt and test.txt, .* got all.tsv: .*actionFile"),
     ('files', {'train.txt': None, 'test.txt': None, 'more.txt': None}, 'got train.txt, test.txt, more.txt'),
     ('options', {'sep': ','}, "'options' of Tiny holds sep, which read_records does not know")])
 def test_a_class_that_cannot_be_read_is_refused(name: str, value: dict, expected: str, tmp_path: Path,

@@ -133,7 +133,7 @@ def _check_scorer(model: Any, modules: List[torch.nn.Module], interactions: Inte
     users, num_items = torch.arange(interactions.num_users), interactions.num_items
     with rule('scorer() and its scores leave every module in the mode it was in'):
         size = len(modules)
-        for training in ({0}, set(range(0, size, 2)), set(range(size)), set()):  # the first, every other, all, none
+        for training in (set(), {0}, set(range(0, size, 2)), set(range(size))):  # none, the first, every other, all
             modes = [k in training for k in range(size)]
             for part, mode in zip(modules, modes):
                 part.training = mode
