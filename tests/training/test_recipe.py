@@ -12,7 +12,7 @@ from tvdiff_pyg.training.recipe import Recipe, load_recipe, recipe_path  # noqa:
 def test_values_go_round_trip() -> None:
     recipe = load_recipe('amazon-beauty')
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert (recipe.diffusion.num_steps, recipe.loss.entropy, recipe.loss.temperature) == (50, 'bpr', 0.5)
+    assert (recipe.diffusion.num_steps, recipe.loss.entropy, recipe.loss.temperature) == (50, 'bpr', 5.0)
 
 
 @pytest.mark.parametrize('values, expected', [
