@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 from scipy.stats import chi2_contingency
 
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
@@ -32,7 +33,7 @@ def first_draw_law(log_weight, theta):
     law = []
     for j, lj in enumerate(log_weight):
         rest = [np.interp(y + lj - lk, y, cdf, left=0.0, right=1.0) for k, lk in enumerate(log_weight) if k != j]
-        law.append(np.trapezoid(density * np.prod(rest, axis=0), y))
+        law.append(trapezoid(density * np.prod(rest, axis=0), y))
     return torch.tensor(law) / sum(law)
 
 
