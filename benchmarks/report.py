@@ -52,8 +52,8 @@ def _mean(cells: List[Cell], get: Any) -> float:
     return statistics.mean(get(cell) for cell in cells)
 
 
-def _figure(cells: List[Cell], metric: str, part: str = 'test') -> str:
-    values = [cell['metrics'][part][metric] for cell in cells]
+def _figure(cells: List[Cell], metric: str) -> str:
+    values = [cell['metrics']['test'][metric] for cell in cells]
     return f'{statistics.mean(values):.4f}' + (f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else '')
 
 

@@ -18,7 +18,7 @@ class DatasetPlan(NamedTuple):
 
     Attributes:
         searched: whether settings are searched; otherwise the first one of each model is carried over.
-        recipe: what TV-Diff's first setting departs from.
+        recipe: TV-Diff's first setting.
     """
 
     searched: bool
@@ -83,7 +83,7 @@ MODELS: Dict[str, ModelPlan] = {
         'training.lr': LogRange(3e-4, 3e-3), 'loss.reduction': Choice(('mean', 'sum')),
         'loss.temperature': Choice((0.5, 1.0, 2.0, 5.0, 10.0)), 'sampler.gamma': Choice((0.02, 0.05, 0.1, 0.2)),
         'model.dropout': Choice((0.3, 0.5, 0.7)), 'diffusion.scale': LogRange(1e-5, 1e-2),
-    }, "the data set's recipe, at d = 256 where settings are searched"),
+    }, "the published setting, or the recipe's where it is another, at d = 256 where settings are searched"),
     'diffrec': ModelPlan({
         'model.hidden_channels': 1000, 'model.time_channels': 10, 'model.reweight': True, 'diffusion.num_steps': 5,
         'diffusion.scale': 1e-4, 'diffusion.beta_min': 5e-4, 'diffusion.beta_max': 5e-3, 'training.batch_size': 400,

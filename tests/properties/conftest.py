@@ -1,6 +1,6 @@
 """How many inputs are generated.
 
-``TVDIFF_EXAMPLES`` sets how many for each test; ``.ci/slow`` takes 100,000 in all.
+``TVDIFF_EXAMPLES`` sets how many for each test; ``.ci/slow`` takes many.
 """
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class InteractionDataset(InMemoryDataset):
         if not {'train.txt', 'test.txt'} <= set(self.files) <= {'train.txt', 'test.txt', 'valid.txt'}:
             raise ValueError(f"'files' of {type(self).__name__} must name train.txt and test.txt, and valid.txt where "
                              f"there is one, got {', '.join(self.files)}: read other files with InteractionFile")
-        unknown = set(self.options) - set(inspect.signature(read_records).parameters)
+        unknown = set(self.options) - (set(inspect.signature(read_records).parameters) - {'path'})
         if unknown:
             raise ValueError(f"'options' of {type(self).__name__} holds {', '.join(sorted(unknown))}, which "
                              f"read_records does not know")
