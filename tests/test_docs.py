@@ -246,6 +246,13 @@ def test_the_table_of_figures_is_that_of_the_results(monkeypatch: pytest.MonkeyP
     assert '\n'.join(report.summary(report.RESULTS)) in (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    from tvdiff_pyg import __version__
+
+    assert f'\nversion: {__version__}\n' in (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
+    assert f'\n## [{__version__}] - ' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+
+
 def test_nothing_is_left_to_fill_in() -> None:
     for page in PAGES:
         assert not re.search(r'\b[A-Z]+_(TABLE|ROW)\b|FIGURES|TODO', page.read_text(encoding='utf-8')), page
