@@ -42,6 +42,16 @@ def read(results: Path, dataset: str, model: str, protocol: str) -> List[Cell]:
     return sorted((json.loads(file.read_text(encoding='utf-8')) for file in files), key=lambda cell: cell['seed'])
 
 
+def read_all(results: Path, dataset: str, protocol: str) -> Dict[str, List[Cell]]:
+    """Return the cells of every model that has some."""
+    return {model: cells for model in MODELS if (cells := read(results, dataset, model, protocol))}
+
+
+def best_of(found: Dict[str, List[Cell]]) -> str:
+    """Return the model with the highest Recall@20 on test, in the mean over its seeds."""
+    return max(found, key=lambda model: _mean(found[model], lambda cell: cell['metrics']['test'][METRICS[0]]))
+
+
 def per_user(cells: List[Cell], metric: str) -> np.ndarray:
     """Return the test part's values user by user, averaged over the seeds."""
     values = [np.frombuffer(zlib.decompress(b64decode(cell['per_user'][metric])), np.float16) for cell in cells]
@@ -73,7 +83,7 @@ def compare(found: Dict[str, List[Cell]]) -> Dict[str, Tuple[float, float]]:
 
 def headline(found: Dict[str, List[Cell]], compared: Dict[str, Tuple[float, float]]) -> str:
     """Say who wins, before anything else."""
-    best = max(found, key=lambda model: _mean(found[model], lambda cell: cell['metrics']['test'][METRICS[0]]))
+    best = best_of(found)
     missing = [model for model in MODELS if model not in found]
     partial = f" Not run yet: {', '.join(missing)}." if missing else ''
     if OURS not in found:
@@ -101,7 +111,7 @@ def command(dataset: str, model: str, protocol: str, seeds: str = '0 1 2') -> st
 
 def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
     """Return who wins, and the lines of one table."""
-    found = {model: cells for model in MODELS if (cells := read(results, dataset, model, protocol))}
+    found = read_all(results, dataset, protocol)
     on_test = protocol == 'paper'
     title = f'## {TITLES[protocol]}'
     if not found:
@@ -162,7 +172,7 @@ def plot(results: Path, dataset: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = {model: cells for model in MODELS if (cells := read(results, dataset, model, 'holdout'))}
+    found = read_all(results, dataset, 'holdout')
     for kind in ('curves', 'cost'):
         figure = Figure(figsize=(7, 4.2), layout='constrained')
         FigureCanvasAgg(figure)
@@ -186,17 +196,15 @@ def plot(results: Path, dataset: str) -> None:
 
 def summary(results: Path) -> List[str]:
     """Return the lines of a table of Recall@20 by the hold-out, over the data sets that TV-Diff has been run on."""
-    cells = {dataset: {model: read(results, dataset, model, 'holdout') for model in MODELS} for dataset in DATASETS}
-    cells = {dataset: found for dataset, found in cells.items() if found[OURS]}
-    best = {dataset: max((model for model in MODELS if found[model]),
-                         key=lambda model: _mean(found[model], lambda cell: cell['metrics']['test'][METRICS[0]]))
-            for dataset, found in cells.items()}
+    cells = {dataset: found for dataset in DATASETS if OURS in (found := read_all(results, dataset, 'holdout'))}
+    best = {dataset: best_of(found) for dataset, found in cells.items()}
     lines = [f"| model | {' | '.join(cells)} |", '|---' * (len(cells) + 1) + '|']
     for model in MODELS:
         row = []
         for dataset, found in cells.items():
-            figure = _figure(found[model], METRICS[0]) if found[model] else ''
-            late = '' if all(cell['converged'] for cell in found[model]) else ' *'
+            own = found.get(model, [])
+            figure = _figure(own, METRICS[0]) if own else ''
+            late = '' if all(cell['converged'] for cell in own) else ' *'
             row.append(f"{f'**{figure}**' if model == best[dataset] else figure}{late}")
         lines.append(f"| {model} | {' | '.join(row)} |")
     return lines

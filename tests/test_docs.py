@@ -29,11 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks' / 'README.md',
                 *(ROOT / 'docs').rglob('*.md')])
 BLOCK = re.compile(r'^```([^\n]*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-SHORT = {'movielens-small': 3, 'lastfm': 1, 'amazon-beauty': 1, 'ml-1m': 1, 'gowalla': 1, 'yelp2018': 1}  # epochs
+DOWNLOADED = ('lastfm', 'amazon-beauty', 'ml-1m', 'gowalla', 'yelp2018')
 LARGE = ('amazon-beauty', 'gowalla', 'yelp2018')
 NOT_HERE = ([], ['tvdiff', 'demo'], ['pytest'], ['python', '-m', 'venv', '.venv'], ['.', '.venv/bin/activate'],
             ['pre-commit', 'install'])  # what .ci/run does, and the set-up of a checkout
-CLOSED_FORM = ('ease', 'gf-cf', 'ials', 'item-knn', 'popularity')
 
 
 def blocks(page: Path) -> List[Tuple[str, str]]:
@@ -75,15 +74,16 @@ def folder(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def tvdiff(words: List[str], data_root: Path) -> None:
     """Run a command; a training for an epoch or a few, of a small model."""
     from tvdiff_pyg.cli import main
+    from tvdiff_pyg.training.recipe import MODELS
 
     if words[0] == 'fit':
         recipe = next((words[i + 1] for i, word in enumerate(words) if word == '--recipe'), None)
         model = next((words[i + 1] for i, word in enumerate(words) if word == '--model.name'), 'tv-diff')
-        if model not in CLOSED_FORM:
-            words = [*words, '--training.max_epochs', str(SHORT.get(recipe or '', 3))]
+        if 'training' in MODELS[model].others:  # it trains, and is not solved in closed form
+            words = [*words, '--training.max_epochs', '1' if recipe in DOWNLOADED else '3']
             if recipe is not None:
                 words += ['--model.hidden_channels', '16']
-        if recipe in SHORT and recipe != 'movielens-small':
+        if recipe in DOWNLOADED:
             words += ['--data-root', str(data_root)]
     main(words)
 

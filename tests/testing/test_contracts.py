@@ -794,13 +794,18 @@ SUITES = {
 }
 
 
+def from_the_rule(error):
+    """What a suite says, from the rule's name on, whether the part broke it or raised something itself."""
+    return str(error).split(' was raised, where the rule is: ')[-1]
+
+
 @pytest.mark.parametrize('suite, rule, broken', [
     pytest.param(suite, rule, broken, id=f'{suite.__name__}-{rule}-{k}')
     for suite, (table, _) in SUITES.items() for k, (rule, broken) in enumerate(table)])
 def test_a_broken_part_is_caught(suite, rule, broken):
     with pytest.raises(AssertionError) as caught:
         suite(broken)
-    message = str(caught.value).split(' was raised, where the rule is: ')[-1]
+    message = from_the_rule(caught.value)
     assert message.startswith(rule) and message[len(rule):][:2] in (': ', ' ('), message
     assert len(message) > len(rule) + 5  # and what was seen
 
@@ -860,7 +865,7 @@ DATASETS = [
 def test_a_broken_data_set_is_caught(rule, broken, toy):
     with pytest.raises(AssertionError) as caught:
         check_dataset(broken(toy))
-    assert str(caught.value).split(' was raised, where the rule is: ')[-1].startswith(rule), str(caught.value)
+    assert from_the_rule(caught.value).startswith(rule), str(caught.value)
 
 
 def test_every_rule_has_a_part_that_breaks_it(monkeypatch, toy):
