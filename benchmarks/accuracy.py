@@ -7,7 +7,8 @@ Per data set and model, settings are searched on validation (the first setting a
 and the same minutes for every model; the draws depend on data set and model alone); then a cell is trained for each
 protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: their first setting is
 carried over. Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run resumes from its
-last epoch. ``python -m benchmarks.report`` makes the tables and plots from the JSON files.
+last epoch, and so does one that ran out of an earlier, smaller budget. ``python -m benchmarks.report`` makes the tables
+and plots from the JSON files.
 """
 from __future__ import annotations
 
@@ -22,16 +23,26 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting
-from benchmarks.sweep import run_fit
+from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
+from benchmarks.sweep import Diverged, run_fit
 from tvdiff_pyg.files import write_json
-from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history
-from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS
+from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history, read_settings
+from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'
 GRADIENT = [name for name, settings in MODEL_SETTINGS.items() if 'training' in settings.others]
 SEEDED = [*GRADIENT, 'ials']  # the others come out the same whatever the seed
+WATCHED = ('delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_by_chance')
+
+
+def recipe_of(dataset: str, model: str, settings: Settings) -> Recipe:
+    """Return the recipe that a model's settings stand for; settings that are defaults may be left out."""
+    groups: Dict[str, Dict[str, Any]] = {'dataset': {'name': dataset}, 'model': {'name': model}}
+    for name, value in settings.items():
+        group, _, key = name.partition('.')
+        groups.setdefault(group, {})[key] = value
+    return Recipe.from_dict(groups)
 
 
 def draw_setting(dataset: str, model: str, number: int) -> Settings:
@@ -54,9 +65,18 @@ def draw_setting(dataset: str, model: str, number: int) -> Settings:
 
 def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, settings: Settings,
           minutes: Optional[float], data_root: Optional[str]) -> Dict[str, Any]:
-    """Run ``tvdiff fit`` into a folder, or go on with it, or read it, and return its metrics."""
+    """Run ``tvdiff fit`` into a folder, or go on with it, or read it, and return its metrics.
+
+    Raises:
+        RuntimeError: the folder holds a run of other settings.
+    """
     if not (folder / CONFIG).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before it had begun
+    else:
+        found, expected = read_settings(folder), recipe_of(dataset, model, settings)
+        expected.training.max_minutes = found.recipe.training.max_minutes
+        if (found.recipe, found.protocol, found.seed) != (expected, protocol, seed):
+            raise RuntimeError(f'{folder} holds a run of other settings: delete it, or name another --work')
     folder.parent.mkdir(parents=True, exist_ok=True)
     return run_fit(
         folder,
@@ -68,14 +88,24 @@ def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, sett
 
 def search(dataset: str, model: str, work: Path, results: Path, trials: int, minutes: float,
            data_root: Optional[str]) -> Dict[str, Any]:
-    """Search a model's settings on validation, or go on, and return the record of the trials."""
+    """Search a model's settings on validation, or go on, and return the record of the trials.
+
+    Raises:
+        RuntimeError: the record is of another search space or other draws.
+    """
     path = results / dataset / model / 'search.json'
     path.parent.mkdir(parents=True, exist_ok=True)
+    space = {name: list(choice.values) if isinstance(choice, Choice) else [*choice]
+             for name, choice in MODELS[model].space.items()}
     record: Dict[str, Any] = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {
         'dataset': dataset, 'model': model, 'selected_on': f'validation {SEARCHED_ON}', 'seed': 0,
-        'minutes_a_trial': minutes, 'source_of_first': MODELS[model].source,
-        'space': {name: [*choice] if not isinstance(choice, Choice) else list(choice.values)
-                  for name, choice in MODELS[model].space.items()}, 'trials': []}
+        'minutes_a_trial': minutes, 'source_of_first': source_of_first(dataset, model),
+        'space': space, 'trials': []}
+    if record['space'] != space or any(
+            recipe_of(dataset, model, trial['settings']) != recipe_of(dataset, model, draw_setting(
+                dataset, model, trial['number'])) for trial in record['trials']):
+        raise RuntimeError(f'{path} is of another search than spaces.py describes: delete it with its cells, or name '
+                           f'another --results')
     wanted = trials if MODELS[model].space else 1
     for number in range(len(record['trials']), wanted):
         settings = draw_setting(dataset, model, number)
@@ -85,10 +115,7 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
             metrics = train(folder, dataset, model, 'holdout', 0, settings, record['minutes_a_trial'], data_root)
             trial.update({'validation': metrics['validation'][SEARCHED_ON], 'stopped': metrics['stopped'],
                           'epochs': metrics['epochs'], 'train_s': metrics['train_s'], 'wall_s': metrics['wall_s']})
-        except RuntimeError as error:
-            log = folder.with_name(f'{folder.name}.log').read_text(encoding='utf-8').splitlines()
-            if not log or 'with a lower training.lr' not in log[-1]:  # it did not diverge
-                raise
+        except Diverged as error:  # in its first epoch
             trial.update({'validation': 0.0, 'stopped': f'diverged: {error}', 'epochs': 0, 'train_s': 0, 'wall_s': 0})
         record['trials'].append(trial)
         record['best'] = max(record['trials'], key=lambda t: t['validation'])['number']
@@ -111,11 +138,28 @@ def cell(folder: Path, metrics: Dict[str, Any], settings: Settings, chosen: str)
     for row in read_history(folder):
         seconds += row['seconds']
         out['curve'].append({'epoch': int(row['epoch']), 'seconds': round(seconds, 2), **{
-            name: round(value, 6) for name, value in row.items() if name.endswith(('recall@20', 'ndcg@20'))}})
+            name: round(value, 6) for name, value in row.items()
+            if name.endswith(('recall@20', 'ndcg@20')) or name in WATCHED}})
     values = load_file(folder / PER_USER)
     out['per_user'] = {name: b64encode(zlib.compress(values[name].astype(np.float16).tobytes(), 9)).decode()
                        for name in ('recall@20', 'ndcg@20')}
     return out
+
+
+def is_finished(path: Path, dataset: str, model: str, settings: Settings, minutes: Optional[float]) -> bool:
+    """Tell whether a cell has its JSON, and has not merely run out of a smaller budget.
+
+    Raises:
+        RuntimeError: the JSON is of other settings.
+    """
+    if not path.is_file():
+        return False
+    kept = json.loads(path.read_text(encoding='utf-8'))
+    if recipe_of(dataset, model, kept['settings']) != recipe_of(dataset, model, settings):
+        raise RuntimeError(f'{path} is of other settings than those that were found best: delete it, or name another '
+                           f'--results')
+    metrics = kept['metrics']
+    return metrics['stopped'] != 'max_minutes' or minutes is not None and metrics['train_s'] >= 60 * minutes
 
 
 def main(argv: Any = None) -> List[Path]:
@@ -138,7 +182,8 @@ def main(argv: Any = None) -> List[Path]:
     files: List[Path] = []
     for dataset in options.datasets:
         for model in options.models:
-            settings, best, chosen = first_setting(dataset, model), None, f'carried over: {MODELS[model].source}'
+            settings, best = first_setting(dataset, model), None
+            chosen = f'carried over: {source_of_first(dataset, model)}'
             if DATASETS[dataset].searched:
                 record = search(dataset, model, work, results, options.trials, options.trial_minutes, options.data_root)
                 best, chosen = record['best'], f"best of {len(record['trials'])} trials on validation"
@@ -150,7 +195,7 @@ def main(argv: Any = None) -> List[Path]:
                     path = results / dataset / model / f'{protocol}-seed{seed}.json'
                     path.parent.mkdir(parents=True, exist_ok=True)
                     files.append(path)
-                    if path.is_file():
+                    if is_finished(path, dataset, model, settings, options.budget_minutes):
                         continue
                     folder = work / dataset / model / f'{protocol}-seed{seed}'
                     trial = work / dataset / model / f'trial-{best}'

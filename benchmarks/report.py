@@ -1,7 +1,7 @@
 """Tables and plots of the accuracy benchmark, from its JSON files alone.
 
 ``python -m benchmarks.report [--results FOLDER]`` writes ``README.md`` and, a data set, ``DATASET.md``,
-``DATASET-curves.png`` and ``DATASET-cost.png`` into the folder of the results.
+``DATASET-curves.png``, ``DATASET-cost.png`` and ``DATASET-plane.png`` into the folder of the results.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import statistics
 import zlib
 from base64 import b64decode
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -23,17 +23,25 @@ from tvdiff_pyg.files import write_text
 OURS = 'tv-diff'
 SIMPLE = ('popularity', 'item-knn', 'ease', 'gf-cf', 'ials', 'bpr-mf')
 METRICS = ('recall@20', 'ndcg@20')
+PLOTS = (('curves', 'Convergence', 'seconds of training', 'validation Recall@20'),
+         ('cost', 'Accuracy against seconds', 'seconds of training', 'test Recall@20'),
+         ('plane', 'Energy and entropy by epoch, the best one marked,', 'energy, model minus data, a user',
+          'entropy, model minus data, bits a user'))
 ALPHA = 0.05
 TITLES = {'holdout': 'Hold-out: selected on validation', 'paper': 'Paper protocol: epoch selected on TEST'}
-PUBLISHED: Dict[Tuple[str, str], str] = {  # SPEC 9: all selected on test, so beside the paper protocol only
-    ('lastfm', 'tv-diff'): '.3133 / .2953', ('amazon-beauty', 'tv-diff'): '.1475 / .0852',
-    ('yelp2018', 'tv-diff'): '.0700 / .0582',
-    ('gowalla', 'lightgcn'): '.1830 / .1554', ('gowalla', 'ease'): '.1765 / .1467',
-    ('gowalla', 'gf-cf'): '.1849 / .1518', ('gowalla', 'item-knn'): '.1570 / .1214',
-    ('yelp2018', 'lightgcn'): '.0653 / .0532', ('yelp2018', 'ease'): '.0657 / .0552',
-    ('yelp2018', 'gf-cf'): '.0697 / .0571', ('yelp2018', 'item-knn'): '.0639 / .0531',
-}
+_FIGURES: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
+_NAMES = {'LightGCN': 'lightgcn', 'EASE': 'ease', 'GF-CF': 'gf-cf', 'ItemCF': 'item-knn'}  # in its list of peers
 Cell = Dict[str, Any]
+
+
+def published(dataset: str) -> Dict[str, str]:
+    """Return the published figures by model, ours or theirs: all selected on test, so for the paper protocol only."""
+    peers = dict(_FIGURES['peers_public_split'].get(dataset, {}))
+    views = _FIGURES['views'].get(dataset)
+    if views:
+        peers[OURS] = [views[metric][-1] for metric in METRICS]
+    return {_NAMES.get(name, name): ' / '.join('-' if value is None else f'{value:.4f}'.lstrip('0') for value in values)
+            for name, values in peers.items()}
 
 
 def read(results: Path, dataset: str, model: str, protocol: str) -> List[Cell]:
@@ -63,44 +71,63 @@ def _mean(cells: List[Cell], get: Any) -> float:
 
 
 def _figure(cells: List[Cell], metric: str) -> str:
-    values = [cell['metrics']['test'][metric] for cell in cells]
-    return f'{statistics.mean(values):.4f}' + (f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else '')
+    return _spread([cell['metrics']['test'][metric] for cell in cells], '.4f')
 
 
-def compare(found: Dict[str, List[Cell]]) -> Dict[str, Tuple[float, float]]:
-    """Return each model's relative difference of Recall@20 to TV-Diff and its p-value, corrected for their number."""
-    if OURS not in found:
-        return {}
+def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Dict[str, Tuple[float, float]]:
+    """Return each model's relative difference to TV-Diff and its p-value, corrected for the number of models.
+
+    Raises:
+        ValueError: cells of different splits, or a model's cells are of different settings.
+    """
     splits = {cell['metrics']['split_checksum'] for cells in found.values() for cell in cells}
     if len(splits) != 1:
         raise ValueError(f'cells of {len(splits)} different splits cannot be compared: {sorted(splits)}')
-    ours = per_user(found[OURS], METRICS[0])
+    for model, cells in found.items():
+        if any(cell['settings'] != cells[0]['settings'] for cell in cells):
+            raise ValueError(f'the cells of {model} are of different settings: delete those of an older search')
+    if OURS not in found:
+        return {}
+    ours = per_user(found[OURS], metric)
     others = [model for model in found if model != OURS]
-    values = [per_user(found[model], METRICS[0]) for model in others]
+    values = [per_user(found[model], metric) for model in others]
     p = holm([paired_test(value, ours) for value in values])
     return {model: (value.mean() / ours.mean() - 1, p_value) for model, value, p_value in zip(others, values, p)}
 
 
-def headline(found: Dict[str, List[Cell]], compared: Dict[str, Tuple[float, float]]) -> str:
+def headline(found: Dict[str, List[Cell]]) -> str:
     """Say who wins, before anything else."""
     best = best_of(found)
-    missing = [model for model in MODELS if model not in found]
-    partial = f" Not run yet: {', '.join(missing)}." if missing else ''
     if OURS not in found:
         return f'Best so far: {best}; TV-Diff has not been run.'
-    better = [(model, *compared[model]) for model in compared if compared[model][0] > 0]
-    if not better:
-        runner, (difference, p) = max(compared.items(), key=lambda item: item[1][0]) if compared else ('', (0, 1))
-        if not runner:
-            return 'TV-Diff alone has been run.'
-        if p >= ALPHA:
-            return f'TV-Diff and {runner} are level: {difference:+.1%} Recall@20, not significant.{partial}'
-        return (f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
-                f"(significant).{partial}")
+    compared = compare(found)
+    missing = [model for model in MODELS if model not in found]
+    late = [model for model in found if not all(cell['converged'] for cell in found[model])]
+    single = [model for model in found if model in SEEDED and len(found[model]) == 1]
+    more = ''.join((f" By NDCG@20 {_beaten(found, METRICS[1])}." if _beaten(found, METRICS[1]) else '',
+                    f" One seed: {', '.join(single)}." if single else '',
+                    f" Not converged: {', '.join(late)}." if late else '',
+                    f" Not run yet: {', '.join(missing)}." if missing else ''))
+    beaten = _beaten(found, METRICS[0])
+    if beaten:
+        return f'**TV-Diff does not win: by Recall@20 {beaten}.**{more}'
+    if not compared:
+        return 'TV-Diff alone has been run.'
+    runner, (difference, p) = max(compared.items(), key=lambda item: item[1][0])
+    if p >= ALPHA:
+        return f'TV-Diff and {runner} are level: {difference:+.1%} Recall@20, not significant.{more}'
+    return (f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
+            f"(significant over users).{more}")
+
+
+def _beaten(found: Dict[str, List[Cell]], metric: str) -> str:
+    """Return which models are above TV-Diff, the best first, or nothing."""
+    better = sorted(((difference, model, p) for model, (difference, p) in compare(found, metric).items()
+                     if difference > 0), reverse=True)
     names = ', '.join(f"{'the simple ' if model in SIMPLE else ''}{model} ({difference:+.1%}, "
-                      f"{'significant' if p < ALPHA else 'not significant'})"
-                      for model, difference, p in sorted(better, key=lambda item: -item[1]))
-    return f'**TV-Diff does not win: beaten in Recall@20 by {names}.**{partial}'
+                      f"{'significant' if p < ALPHA else 'not significant'} over users)"
+                      for difference, model, p in better)
+    return f'it is beaten by {names}' if names else ''
 
 
 def command(dataset: str, model: str, protocol: str, seeds: str = '0 1 2') -> str:
@@ -117,34 +144,38 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
     if not found:
         said = f'Not run: {command(dataset, "MODEL", protocol)}.'
         return said, [title, '', said, '']
-    compared = compare(found)
+    said = headline(found)
+    compared = {metric: compare(found, metric) for metric in METRICS}
+    theirs = published(dataset) if on_test else {}
     cell = next(iter(found.values()))[0]['metrics']
-    said = headline(found, compared)
     lines = [title, '', said, '',
              f"{cell['users']:,} users x {cell['items']:,} items, {cell['pairs']['train']:,} / "
-             f"{cell['pairs']['validation']:,} / {cell['pairs']['test']:,} pairs; `{cell['split_checksum'][:12]}`.",
-             '', '| model | Recall@20 | NDCG@20 | against TV-Diff | p (Holm) | seeds | settings | train s | '
-             'test users/s | peak MB |' + (' published (on test) |' if on_test else ''),
-             '|---|---|---|--:|--:|--:|---|--:|--:|--:|' + ('---|' if on_test else '')]
+             f"{cell['pairs']['validation']:,} / {cell['pairs']['test']:,} pairs; `{cell['split_checksum'][:12]}`."
+             + (' Its own validation part is kept from training under this protocol too.'
+                if on_test and cell['pairs']['validation'] else ''),
+             '', '| model | Recall@20 | against TV-Diff | p (Holm) | NDCG@20 | against TV-Diff | p (Holm) | seeds | '
+             'settings | train s | test users/s | peak MB |' + (' published (on test) |' if on_test else ''),
+             '|---|---|--:|--:|---|--:|--:|--:|---|--:|--:|--:|' + ('---|' if on_test else '')]
     for model in MODELS:
-        published = f" {PUBLISHED.get((dataset, model), '')} |" if on_test else ''
+        other = f" {theirs.pop(model, '')} |" if on_test else ''
         if model not in found:
-            lines.append(f'| {model} | | | | | | {command(dataset, model, protocol)} | | | |{published}')
+            lines.append(f'| {model} | | | | | | | | {command(dataset, model, protocol)} | | | |{other}')
             continue
         cells = found[model]
-        difference = ['', '']
-        if model in compared:
-            by, p = compared[model]
-            difference = [f'{by:+.1%}', f'{p:.2g}' if p > 1e-99 else '< 1e-99']
+        figures = ''
+        for metric in METRICS:
+            by, p = compared[metric].get(model, (None, 1.0))
+            figures += f"{_figure(cells, metric)} | {'' if by is None else f'{by:+.1%}'} | " + (
+                '' if by is None else f'{p:.2g}' if p > 1e-99 else '< 1e-99') + ' | '
         late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'
-        users = np.frombuffer(zlib.decompress(b64decode(cells[0]['per_user'][METRICS[0]])), np.float16).size
+        users = per_user(cells[:1], METRICS[0]).size
         lines.append(
-            f"| {model} | {_figure(cells, 'recall@20')} | {_figure(cells, 'ndcg@20')} | {difference[0]} | "
-            f"{difference[1]} | {len(cells)} | {cells[0]['chosen']}{late} | "
+            f"| {model} | {figures}{len(cells)} | {cells[0]['chosen']}{late} | "
             f"{_mean(cells, lambda c: c['metrics']['train_s']):.0f} | "
             f"{users / _mean(cells, lambda c: max(c['metrics']['test_s'], 1e-2)):,.0f} | "
-            f"{_mean(cells, lambda c: c['metrics']['peak_rss_mb']):.0f} |{published}")
-    quality = time_to_quality(found)
+            f"{_mean(cells, lambda c: c['metrics']['peak_rss_mb']):.0f} |{other}")
+    lines += [f'| {model}, not run here | | | | | | | | | | | | {figure} |' for model, figure in theirs.items()]
+    quality = time_to_quality(found, DATASETS[dataset].budget_minutes)
     return said, lines + ([''] + [quality] if quality else []) + ['']
 
 
@@ -153,27 +184,51 @@ def _selection(cell: Cell) -> List[Tuple[float, float]]:
     return [(row['seconds'], row[name]) for row in cell['curve']]
 
 
-def time_to_quality(found: Dict[str, List[Cell]]) -> Optional[str]:
-    """Return the seconds until TV-Diff passed the best that LightGCN reached on what its epoch was selected on."""
-    if OURS not in found or 'lightgcn' not in found:
+def time_to_quality(found: Dict[str, List[Cell]], minutes: Optional[float] = None) -> Optional[str]:
+    """Return the seconds until TV-Diff passed the best that LightGCN reached on what its epoch was selected on.
+
+    Args:
+        found: the cells of a data set and protocol.
+        minutes: an equal budget: epochs of either that began later do not count.
+    """
+    peers = {cell['seed']: cell for cell in found.get('lightgcn', [])}
+    rows = []
+    for cell in found.get(OURS, []):
+        if cell['seed'] in peers:
+            peer, ours = (_within(_selection(one), minutes) for one in (peers[cell['seed']], cell))
+            goal = max(value for _, value in peer)
+            rows.append((goal, next(seconds for seconds, value in peer if value == goal),
+                         next((seconds for seconds, value in ours if value > goal), None)))
+    if not rows:
         return None
-    peer, ours = _selection(found['lightgcn'][0]), _selection(found[OURS][0])
-    goal = max(value for _, value in peer)
-    reached = next(seconds for seconds, value in peer if value == goal)
-    passed = next((seconds for seconds, value in ours if value > goal), None)
+    goals, reached, all_passed = zip(*rows)
+    passed = [seconds for seconds in all_passed if seconds is not None]
     where = found[OURS][0]['metrics']['selected_on']
-    said = 'did not pass it' if passed is None else f'passed it after {passed:,.0f} s of training'
-    return (f"Time to quality, seed {found[OURS][0]['seed']}: LightGCN reached its best {where} Recall@20, {goal:.4f}, "
-            f'after {reached:,.0f} s of training; TV-Diff {said}.')
+    said = 'did not pass it' if not passed else f"passed it after {_spread(passed, ',.0f')} s" + (
+        f' in {len(passed)} of {len(rows)} seeds' if len(passed) < len(rows) else '')
+    within = f' within {minutes:.0f} minutes of training' if minutes else ''
+    return (f"Time to quality, {len(rows)} seed{'s' if len(rows) > 1 else ''}: LightGCN reached its best {where} "
+            f"Recall@20{within}, {_spread(goals, '.4f')}, after {_spread(reached, ',.0f')} s of training; "
+            f'TV-Diff {said}.')
 
 
-def plot(results: Path, dataset: str) -> None:
-    """Draw the hold-out's convergence curves, and accuracy against seconds."""
+def _within(curve: List[Tuple[float, float]], minutes: Optional[float]) -> List[Tuple[float, float]]:
+    began = [0.0] + [seconds for seconds, _ in curve]
+    return [row for row, start in zip(curve, began) if minutes is None or start < 60 * minutes]
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    return f'{statistics.mean(values):{form}}' + (f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else '')
+
+
+def plot(results: Path, dataset: str) -> List[str]:
+    """Draw the hold-out: convergence, accuracy against seconds, and the way through energy and entropy if logged."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     found = read_all(results, dataset, 'holdout')
-    for kind in ('curves', 'cost'):
+    drawn = []
+    for kind, title, x, y in PLOTS:
         figure = Figure(figsize=(7, 4.2), layout='constrained')
         FigureCanvasAgg(figure)
         axes = figure.subplots()
@@ -182,16 +237,23 @@ def plot(results: Path, dataset: str) -> None:
             if kind == 'cost':
                 axes.scatter(max(_mean(cells, lambda c: c['metrics']['train_s']), 0.1),
                              _mean(cells, lambda c: c['metrics']['test']['recall@20']), color=color, label=model)
-            for cell in cells if kind == 'curves' and cells[0]['curve'] else ():
-                axes.plot(*zip(*_selection(cell)), color=color, label=model if cell is cells[0] else None)
-        axes.set_xscale('log')
-        axes.set_xlabel('seconds of training')
-        axes.set_ylabel(f"{'test' if kind == 'cost' else 'validation'} Recall@20")
-        axes.set_title(f'{dataset}, hold-out')
+                continue
+            for cell in cells:
+                path = _selection(cell) if kind == 'curves' else [
+                    (row['delta_energy'], row['delta_entropy']) for row in cell['curve'] if 'delta_energy' in row]
+                if path:
+                    axes.plot(*zip(*path), color=color, linewidth=1, label=model if cell is cells[0] else None)
+                    if kind == 'plane':
+                        axes.plot(*path[cell['metrics']['epoch']], 'o', color=color)
+        if kind != 'plane':
+            axes.set_xscale('log')
+        axes.set(xlabel=x, ylabel=y, title=f'{dataset}, hold-out')
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-        figure.savefig(results / f'{dataset}-{kind}.png', dpi=110)
+            figure.savefig(results / f'{dataset}-{kind}.png', dpi=110)
+            drawn += [f'![{title} on {dataset}]({dataset}-{kind}.png)', '']
+    return drawn
 
 
 def summary(results: Path) -> List[str]:
@@ -228,9 +290,7 @@ def main(argv: Any = None) -> str:
             said.append(headed.replace('**', ''))
             page += table_lines
         if any((results / dataset).glob('*/holdout-seed*.json')):
-            plot(results, dataset)
-            page += [f'![Convergence on {dataset}]({dataset}-curves.png)', '',
-                     f'![Accuracy against seconds on {dataset}]({dataset}-cost.png)', '']
+            page += plot(results, dataset)
         lines.append(f'| [{dataset}]({dataset}.md) | {said[0]} | {said[1]} |')
         pages.append('\n'.join(page))
         write_text(results / f'{dataset}.md', pages[-1])

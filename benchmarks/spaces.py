@@ -19,10 +19,14 @@ class DatasetPlan(NamedTuple):
     Attributes:
         searched: whether settings are searched; otherwise the first one of each model is carried over.
         recipe: TV-Diff's first setting.
+        source: where that is from.
+        budget_minutes: of training, that time to quality is compared within; ``None`` for as long as it takes.
     """
 
     searched: bool
     recipe: Settings
+    source: str = 'the published setting at d = 256'
+    budget_minutes: Optional[float] = None
 
 
 class Choice(NamedTuple):
@@ -42,7 +46,7 @@ class ModelPlan(NamedTuple):
     """How a model is run.
 
     Attributes:
-        first: the setting of the first trial: published, or the authors' default.
+        first: the setting of the first trial: published, or the authors' default; TV-Diff's is the data set's.
         space: what the other trials draw, by setting.
         source: where the first setting is from.
     """
@@ -64,12 +68,12 @@ PUBLISHED_BEAUTY: Settings = {  # where the recipe is what the search found from
     'model.dropout': 0.5, 'diffusion.scale': 1e-4, 'loss.temperature': 0.5, 'sampler.gamma': 0.05, 'training.lr': 1e-3}
 
 DATASETS: Dict[str, DatasetPlan] = {
-    'movielens-small': DatasetPlan(True, _recipe('movielens-small')),
+    'movielens-small': DatasetPlan(True, _recipe('movielens-small'), 'the recipe at d = 256'),
     'lastfm': DatasetPlan(True, _recipe('lastfm')),
     'amazon-beauty': DatasetPlan(True, {**_recipe('amazon-beauty'), **PUBLISHED_BEAUTY}),
-    'ml-1m': DatasetPlan(True, _recipe('ml-1m')),
-    'gowalla': DatasetPlan(False, _recipe('gowalla', None)),
-    'yelp2018': DatasetPlan(False, _recipe('yelp2018', None)),
+    'ml-1m': DatasetPlan(True, _recipe('ml-1m'), 'published for larger sets, at d = 256'),
+    'gowalla': DatasetPlan(False, _recipe('gowalla', None), 'found by hand, eight runs on this validation part', 90),
+    'yelp2018': DatasetPlan(False, _recipe('yelp2018', None), 'the published setting', 90),
 }
 
 _PAIRS: Settings = {'training.batch_size': 2048, 'training.lr': 1e-3, 'training.patience': 20}
@@ -83,7 +87,7 @@ MODELS: Dict[str, ModelPlan] = {
         'training.lr': LogRange(3e-4, 3e-3), 'loss.reduction': Choice(('mean', 'sum')),
         'loss.temperature': Choice((0.5, 1.0, 2.0, 5.0, 10.0)), 'sampler.gamma': Choice((0.02, 0.05, 0.1, 0.2)),
         'model.dropout': Choice((0.3, 0.5, 0.7)), 'diffusion.scale': LogRange(1e-5, 1e-2),
-    }, "the published setting, or the recipe's where it is another, at d = 256 where settings are searched"),
+    }, ''),
     'diffrec': ModelPlan({
         'model.hidden_channels': 1000, 'model.time_channels': 10, 'model.reweight': True, 'diffusion.num_steps': 5,
         'diffusion.scale': 1e-4, 'diffusion.beta_min': 5e-4, 'diffusion.beta_max': 5e-3, 'training.batch_size': 400,
@@ -115,3 +119,8 @@ MODELS: Dict[str, ModelPlan] = {
 def first_setting(dataset: str, model: str) -> Settings:
     """Return the setting of the first trial."""
     return DATASETS[dataset].recipe if model == 'tv-diff' else MODELS[model].first
+
+
+def source_of_first(dataset: str, model: str) -> str:
+    """Return where that setting is from."""
+    return DATASETS[dataset].source if model == 'tv-diff' else MODELS[model].source

@@ -25,6 +25,11 @@ from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
+DIVERGED = 3  # exit status of 'tvdiff fit' where training diverged
+
+
+class Diverged(RuntimeError):
+    """A training diverged before its first epoch was over."""
 
 
 def grid(vary: Sequence[str]) -> List[Cell]:
@@ -54,13 +59,20 @@ def run_fit(folder: Path, begin: Sequence[str], always: Sequence[str] = ()) -> D
 
     Returns:
         What its ``metrics.json`` holds.
+
+    Raises:
+        Diverged: there is no good epoch.
+        RuntimeError: it failed otherwise.
     """
     options = ['--resume'] if (folder / CONFIG).is_file() else begin
     call = [sys.executable, '-m', 'tvdiff_pyg', 'fit', '--out', str(folder), *always, *options]
     file = folder.with_name(f'{folder.name}.log')  # names hold points: with_suffix would cut them
     with open(file, 'a', encoding='utf-8') as log:
-        if subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
-            raise RuntimeError(f'{folder.name} failed: see {file}')
+        status = subprocess.run(call, stdout=log, stderr=subprocess.STDOUT).returncode
+    if status == DIVERGED and not (folder / METRICS).is_file():
+        raise Diverged(f'{folder.name} diverged: see {file}')
+    if status not in (0, DIVERGED):
+        raise RuntimeError(f'{folder.name} failed: see {file}')
     metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
     return metrics
 

@@ -9,11 +9,13 @@ RecBole is old: ``echo 'torch==2.13.0 numpy==1.26.4 pandas==2.2.3 scipy==1.11.4'
 
 One table of embeddings and one batch go through both: propagated embeddings, loss and gradient must be the same. Then
 both are trained with the same settings, from ``xavier`` (RecBole's first embeddings; ours takes the very tables) or
-``normal`` (that of LightGCN's authors), and our evaluator ranks both. What has finished is not trained again.
+``normal`` (that of LightGCN's authors), and our evaluator ranks both; from ``xavier`` ours is trained once more on the
+batches that RecBole drew, up to its best epoch. What has finished is not trained again.
 """
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -87,15 +89,28 @@ def peer(folder: Path, start: str, seed: int) -> None:
            'probe_gradient': ordered(*(weight.grad for weight in weights))}
     weights[0].data[user], weights[1].data[item] = first.tensor_split([len(user)])
     model.zero_grad()
+    places = [torch.zeros(len(index) + 1, dtype=torch.long) for index in (user, item)]  # its numbers to ours
+    for place, index in zip(places, (user, item)):
+        place[index] = torch.arange(len(index))
+    drawn, calculate_loss = [], model.calculate_loss
+
+    def recorded(batch: Any) -> torch.Tensor:
+        drawn.append(torch.stack([place[batch[name]] for place, name in zip(
+            (places[0], places[1], places[1]), (model.USER_ID, model.ITEM_ID, model.NEG_ITEM_ID))]).int().numpy())
+        return calculate_loss(batch)
+
+    model.calculate_loss = recorded
     trainer, times = Trainer(config, model), [time.perf_counter()]
     trainer.fit(train, validation, verbose=False, callback_fn=lambda *_: times.append(time.perf_counter()))
     model.load_state_dict(torch.load(trainer.saved_model_file, weights_only=False)['state_dict'])
     model.restore_user_e = model.restore_item_e = None  # those of the last epoch
     own = {f'{part}/{name}': float(value) for part, loader in (('validation', validation), ('test', test))
            for name, value in trainer.evaluate(loader, load_best_model=False).items()}
-    about = json.dumps({'epoch': len(times) - 2 - trainer.cur_step, 'epochs': len(times) - 1,
-                        'train_s': times[-1] - times[0], 'own': own})
-    np.savez(folder / f'peer-{start}-{seed}.npz', z=ordered(*model.forward()), about=about, **out)
+    epoch = len(times) - 2 - trainer.cur_step
+    about = json.dumps({'epoch': epoch, 'epochs': len(times) - 1, 'train_s': times[-1] - times[0], 'own': own})
+    batches = len(drawn) // (len(times) - 1) * (epoch + 1)
+    np.savez(folder / f'peer-{start}-{seed}.npz', z=ordered(*model.forward()), about=about,
+             batches=np.concatenate(drawn[:batches], 1), sizes=[batch.shape[1] for batch in drawn[:batches]], **out)
     print(start, seed, about, flush=True)
 
 
@@ -139,6 +154,31 @@ def ours(split: Any, folder: Path, start: str, seed: int, data_root: Any) -> Dic
             **{name: run.metrics[name] for name in ('epoch', 'epochs', 'train_s')}}
 
 
+def replay(split: Any, folder: Path, start: str, seed: int) -> Dict[str, Any]:
+    """Train ours on the batches that RecBole drew, from its first embeddings, and keep what that gave."""
+    from tvdiff_pyg.nn import LightGCN
+    from tvdiff_pyg.typing import Batch
+    file = folder / f'replay-{start}-{seed}.json'
+    if not file.is_file():
+        found = np.load(folder / f'peer-{start}-{seed}.npz')
+        model = LightGCN(split.train, **MODEL)
+        weight: Any = model.network.embedding.weight
+        weight.data = torch.from_numpy(found['first'])
+        adam = torch.optim.Adam(model.parameters(), TRAINING['lr'])
+        for user, item, negative in torch.from_numpy(found['batches']).long().split(found['sizes'].tolist(), 1):
+            with mock.patch.object(model.sampler, 'forward', return_value=(torch.arange(user.numel()), negative)):
+                loss = model.training_loss(Batch(user, item)).loss
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        z = model.embeddings().detach()
+        difference = (z - torch.from_numpy(found['z'])).abs().max().item() / np.abs(found['z']).max()
+        file.write_text(json.dumps({'by': "ours, RecBole's batches", 'start': start, 'seed': seed, **rank(split, z),
+                                    'largest_difference_of_embeddings': difference}), encoding='utf-8')
+    out: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
+    return out
+
+
 def rank(split: Any, z: torch.Tensor) -> Dict[str, Any]:
     """Return our evaluator's metrics of a table of users, then items."""
     from tvdiff_pyg.evaluation import RankingEvaluator
@@ -151,14 +191,18 @@ def rank(split: Any, z: torch.Tensor) -> Dict[str, Any]:
 
 
 def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Return the means over the seeds of each metric: ours, the peer's, and the difference in percent."""
+    """Return the means of each metric over the seeds that both have, and the difference in percent."""
     out = []
-    for start in STARTS:
-        a, b = ([row for row in rows if (row['by'], row['start']) == (by, start)] for by in ('ours', 'recbole'))
-        for metric in METRICS if a and b else []:
-            x, y = (statistics.mean(row[metric] for row in side) for side in (a, b))
-            out.append({'start': start, 'metric': metric, 'ours': x, 'recbole': y,
-                        'difference_percent': 100 * (x / y - 1), 'seeds': [len(a), len(b)]})
+    for start, by in itertools.product(STARTS, dict.fromkeys(row['by'] for row in rows if row['by'] != 'recbole')):
+        ours_, theirs = ({row['seed']: row for row in rows if (row['by'], row['start']) == (one, start)}
+                         for one in (by, 'recbole'))
+        seeds = sorted(ours_.keys() & theirs.keys())
+        for metric in METRICS if seeds else []:
+            pairs = [(ours_[seed][metric], theirs[seed][metric]) for seed in seeds]
+            x, y = (statistics.mean(values) for values in zip(*pairs))
+            percent = [100 * (mine / other - 1) for mine, other in pairs]
+            out.append({'start': start, 'by': by, 'metric': metric, 'ours': x, 'recbole': y, 'seeds': seeds,
+                        'difference_percent': 100 * (x / y - 1), 'difference_percent_by_seed': percent})
     return out
 
 
@@ -192,9 +236,11 @@ def main(argv: Any = None) -> None:
             result['probe'] = check_probe(split, options.ours, found)
             metrics, about = rank(split, torch.from_numpy(found['z'])), json.loads(str(found['about']))
             rows.append({'by': 'recbole', 'start': start, 'seed': seed, **metrics, **about})
+            if 'batches' in found and start == 'xavier':
+                rows.append(replay(split, options.ours, start, seed))
         rows.append(ours(split, options.ours, start, seed, options.data_root))
         result['summary'] = summary(rows)
-        print(rows[-2:], flush=True)
+        print(result['summary'], flush=True)
         Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
 
 

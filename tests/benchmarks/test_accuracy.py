@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Dict
@@ -15,25 +16,16 @@ pytest.importorskip('optuna')
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import accuracy, report, sweep  # noqa: E402
 from benchmarks.spaces import DATASETS, MODELS, Choice, first_setting  # noqa: E402
-from tvdiff_pyg.training import Recipe  # noqa: E402
-
-
-def _nested(dataset: str, model: str, settings: Dict[str, Any]) -> Recipe:
-    values: Dict[str, Dict[str, Any]] = {'dataset': {'name': dataset}, 'model': {'name': model}}
-    for name, value in settings.items():
-        group, _, key = name.partition('.')
-        values.setdefault(group, {})[key] = value
-    return Recipe.from_dict(values)
 
 
 @pytest.mark.parametrize('model', list(MODELS))
 def test_every_setting_is_one_of_the_model(model: str) -> None:
     for dataset in DATASETS:
-        _nested(dataset, model, first_setting(dataset, model))
+        accuracy.recipe_of(dataset, model, first_setting(dataset, model))
     if MODELS[model].space:
         drawn = [accuracy.draw_setting('lastfm', model, number) for number in range(1, 6)]
         for settings in drawn:
-            _nested('lastfm', model, settings)
+            accuracy.recipe_of('lastfm', model, settings)
             for name, choice in MODELS[model].space.items():
                 if isinstance(choice, Choice):
                     assert settings[name] in choice.values
@@ -79,24 +71,80 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
         assert again['metrics'][name] == ease['metrics'][name]
     assert again['per_user'] == ease['per_user']
 
+    more = [*options, '--budget-minutes', '0.02', '--seeds', '1']  # the last one counts
+    assert accuracy.main(more) == [files[0], files[2]] and len(calls) == 2  # goes on with what ran out of time
+    longer = json.loads(files[2].read_text())
+    assert longer['metrics']['train_s'] >= 1.2 or longer['converged']
+    assert len(longer['curve']) > len(written[2]['curve']) and longer['curve'][0] == written[2]['curve'][0]
+    assert {'delta_energy', 'delta_entropy'} <= longer['curve'][0].keys()
+
     text = report.main(['--results', str(results)])
     pages = [(results / f'{dataset}.md').read_text() for dataset in DATASETS]
     assert '\n'.join(pages) == text
     assert '| [movielens-small](movielens-small.md) | Best so far: ease; ' in (results / 'README.md').read_text()
     assert 'Best so far: ease; TV-Diff has not been run.' in text
     assert f"| ease | {ease['metrics']['test']['recall@20']:.4f} | " in text and 'NOT CONVERGED' in text
-    assert ('| tv-diff | | | | | | `--datasets movielens-small --models tv-diff --protocol holdout --seeds 0 1 2`'
+    assert ('| tv-diff | | | | | | | | `--datasets movielens-small --models tv-diff --protocol holdout --seeds 0 1 2`'
             in text)
     assert (results / 'movielens-small-curves.png').stat().st_size > 5000
+
+
+def test_a_trained_cell_comes_out_again_also_where_it_was_first_a_trial(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = MODELS['bpr-mf']
+    monkeypatch.setitem(MODELS, 'bpr-mf', plan._replace(first={**plan.first, 'training.max_epochs': 2}, space={}))
+    options = ['--datasets', 'movielens-small', '--models', 'bpr-mf', '--protocol', 'holdout',
+               '--work', str(tmp_path / 'w'), '--results', str(tmp_path / 'results')]
+    file, = accuracy.main(options)
+    first = json.loads(file.read_text())
+    file.unlink()
+    shutil.rmtree(tmp_path / 'w')
+    accuracy.main(options)
+    again = json.loads(file.read_text())
+    assert again['per_user'] == first['per_user'] and again['metrics']['test'] == first['metrics']['test']
+    assert [row['validation/recall@20'] for row in again['curve']] == [
+        row['validation/recall@20'] for row in first['curve']]
+    for name, message in (('max_epochs', 'holds a run of other settings'), ('patience', 'is of another search than')):
+        other = {**plan.first, 'training.max_epochs': 2, f'training.{name}': 3}
+        with pytest.raises(RuntimeError, match=message):
+            if name == 'patience':
+                monkeypatch.setitem(MODELS, 'bpr-mf', plan._replace(first=other, space={}))
+                accuracy.main(options)
+            accuracy.train(tmp_path / 'w/movielens-small/bpr-mf/holdout-seed0', 'movielens-small', 'bpr-mf', 'holdout',
+                           0, other, None, None)
+    kept = {'settings': other, 'metrics': {'stopped': 'patience', 'train_s': 1.0}}
+    file.write_text(json.dumps(kept))
+    assert accuracy.is_finished(file, 'movielens-small', 'bpr-mf', other, None)
+    with pytest.raises(RuntimeError, match='is of other settings than those that were found best'):
+        accuracy.is_finished(file, 'movielens-small', 'bpr-mf', plan.first, None)
+
+
+def test_a_trial_that_diverges_at_once_is_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise sweep.Diverged('trial-0 diverged')
+
+    monkeypatch.setattr(accuracy, 'train', fails)
+    record = accuracy.search('movielens-small', 'bpr-mf', tmp_path, tmp_path, 2, 1.0, None)
+    assert [(trial['validation'], trial['stopped']) for trial in record['trials']] == [
+        (0.0, 'diverged: trial-0 diverged')] * 2
+
+
+def test_a_fit_that_diverges_at_once_says_so_by_its_exit_status(tmp_path: Path) -> None:
+    options = ['--dataset.name=movielens-small', '--loss.entropy=bpr', '--model.hidden_channels=8']
+    with pytest.raises(sweep.Diverged, match='run diverged: see'):
+        sweep.run_fit(tmp_path / 'run', [*options, '--training.lr=1e38'])
+    with pytest.raises(RuntimeError, match='other failed: see'):
+        sweep.run_fit(tmp_path / 'other', [*options, '--training.lr=-1'])
 
 
 def _cell(recall: float, seconds: float, split: str = 'a', spread: float = 0.05, seed: int = 0) -> Dict[str, Any]:
     values = np.clip(recall + spread * np.random.default_rng(seed).standard_normal(400), 0, 1)
     packed = accuracy.b64encode(accuracy.zlib.compress(values.astype(np.float16).tobytes())).decode()
-    return {'seed': seed, 'converged': True, 'chosen': '', 'per_user': {'recall@20': packed, 'ndcg@20': packed},
+    return {'seed': 0, 'settings': {}, 'converged': True, 'chosen': '',
+            'per_user': {'recall@20': packed, 'ndcg@20': packed},
             'curve': [{'seconds': seconds, 'validation/recall@20': recall / 2},
                       {'seconds': 2 * seconds, 'validation/recall@20': recall}],
-            'metrics': {'test': {'recall@20': recall, 'ndcg@20': recall}, 'split_checksum': split, 'seed': seed,
+            'metrics': {'test': {'recall@20': recall, 'ndcg@20': recall}, 'split_checksum': split, 'seed': 0,
                         'selected_on': 'validation'}}
 
 
@@ -104,20 +152,49 @@ def test_who_wins_is_said_first() -> None:
     found = {'tv-diff': [_cell(0.3, 10.0)], 'lightgcn': [_cell(0.2, 5.0, seed=1)], 'ease': [_cell(0.29, 1.0, seed=2)]}
     compared = report.compare(found)
     assert compared['lightgcn'][0] == pytest.approx(-1 / 3, abs=0.02) and compared['lightgcn'][1] < 1e-10
-    said = report.headline(found, compared)
+    said = report.headline(found)
     assert said.startswith('TV-Diff leads; next is ease at -') and 'Not run yet: diffrec, bpr-mf, gf-cf' in said
+    assert 'One seed: tv-diff, lightgcn.' in said and 'NDCG' not in said and 'converged' not in said
     everything = {model: found['lightgcn'] for model in MODELS} | found
-    assert report.headline(everything, report.compare(everything)).startswith('TV-Diff wins; next is ease at -')
+    assert report.headline(everything).startswith('TV-Diff wins; next is ease at -')
     level = found | {'ease': [_cell(0.297, 1.0, seed=2)]}
-    assert report.headline(level, report.compare(level)).startswith('TV-Diff and ease are level: -')
-    assert report.time_to_quality(found) == (
-        'Time to quality, seed 0: LightGCN reached its best validation Recall@20, 0.2000, after 10 s of training; '
-        'TV-Diff passed it after 20 s of training.')
+    assert report.headline(level).startswith('TV-Diff and ease are level: -')
+    level['ease'][0]['per_user']['ndcg@20'] = _cell(0.33, 1.0, seed=2)['per_user']['ndcg@20']
+    level['lightgcn'][0]['converged'] = False
+    assert ' By NDCG@20 it is beaten by the simple ease (+' in report.headline(level)
+    assert 'Not converged: lightgcn.' in report.headline(level)
     found['ease'] = [_cell(0.33, 1.0, seed=2)]
-    assert report.headline(found, report.compare(found)).startswith(
-        '**TV-Diff does not win: beaten in Recall@20 by the simple ease (+')
-    found['lightgcn'] = [_cell(0.4, 5.0)]
-    assert report.time_to_quality(found).endswith('TV-Diff did not pass it.')
+    assert report.headline(found).startswith('**TV-Diff does not win: by Recall@20 it is beaten by the simple ease (+')
     found['ease'] = [_cell(0.33, 1.0, split='b')]
     with pytest.raises(ValueError, match='cells of 2 different splits cannot be compared'):
         report.compare(found)
+    found['ease'] = [_cell(0.33, 1.0), {**_cell(0.33, 1.0), 'settings': {'model.regularization': 1.0}}]
+    with pytest.raises(ValueError, match='the cells of ease are of different settings'):
+        report.compare(found)
+
+
+def test_time_to_quality() -> None:
+    found = {'tv-diff': [_cell(0.3, 10.0)], 'lightgcn': [_cell(0.2, 5.0)]}
+    assert report.time_to_quality(found) == (
+        'Time to quality, 1 seed: LightGCN reached its best validation Recall@20, 0.2000, after 10 s of training; '
+        'TV-Diff passed it after 20 s.')
+    assert report.time_to_quality(found, 0.1) == (  # epochs that began after 6 s do not count
+        'Time to quality, 1 seed: LightGCN reached its best validation Recall@20 within 0 minutes of training, 0.2000, '
+        'after 10 s of training; TV-Diff did not pass it.')
+    for model, seconds in (('tv-diff', 14.0), ('lightgcn', 7.0)):
+        found[model].append({**_cell(found[model][0]['metrics']['test']['recall@20'], seconds), 'seed': 1})
+    assert report.time_to_quality(found) == (
+        'Time to quality, 2 seeds: LightGCN reached its best validation Recall@20, 0.2000 ± 0.0000, after 12 ± 3 s of '
+        'training; TV-Diff passed it after 24 ± 6 s.')
+    found['tv-diff'][1] = {**_cell(0.15, 10.0), 'seed': 1}
+    assert report.time_to_quality(found).endswith('TV-Diff passed it after 20 s in 1 of 2 seeds.')
+    found['tv-diff'] = [{**_cell(0.3, 10.0), 'seed': 2}]
+    assert report.time_to_quality(found) is None
+
+
+def test_published_figures_are_those_of_the_file() -> None:
+    assert report.published('lastfm') == {'tv-diff': '.3133 / .2953'}
+    gowalla = report.published('gowalla')
+    assert gowalla['gf-cf'] == '.1849 / .1518' and gowalla['ChebyCF'] == '.1941 / .1616' and 'tv-diff' not in gowalla
+    assert gowalla['Turbo-CF'] == '.1835 / -' and report.published('yelp2018')['tv-diff'] == '.0700 / .0582'
+    assert report.published('ml-1m') == {}
