@@ -52,7 +52,7 @@ from tvdiff_pyg.training.folder import (
     read_settings,
 )
 from tvdiff_pyg.training.memory import check_memory
-from tvdiff_pyg.training.module import SELECTION_METRIC, RecommenderModule, TrainingInterrupted
+from tvdiff_pyg.training.module import SELECTION_METRIC, RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.plots import save_figure, training_figure
 from tvdiff_pyg.training.recipe import Recipe
 from tvdiff_pyg.training.run import Run, report_ks
@@ -87,6 +87,11 @@ def fit(
     (``training.num_parts``) and the users of every evaluation; the first one writes, and ``out`` must be a folder that
     all can read. The result does not depend on how many there are.
 
+    A training that diverges is finished from the best epoch before that, where there is one, and raises nevertheless:
+    ``metrics.json`` has ``stopped: diverged`` and the diagnosis, the run can be read by :meth:`Run.load`, and resuming
+    returns it. Several processes do not finish it, as a loss may be infinite in one of them alone, which would wait
+    for the others: one process that resumes the run does.
+
     Args:
         recipe: the settings.
         out: the run folder; must not hold anything yet, unless resuming.
@@ -100,7 +105,8 @@ def fit(
     Raises:
         RunError: ``out`` is in use, or does not fit what is to be resumed.
         DataError: the data set cannot be read.
-        TrainingDiverged: the loss is no longer finite; the last good checkpoint is kept.
+        TrainingDiverged: the loss or a weight is no longer finite; the message says whether ``out`` holds a finished
+            run of the best epoch before.
         TrainingInterrupted: training was stopped from outside, or another of its processes has ended.
         ValueError: a setting out of range.
     """
@@ -162,8 +168,23 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
                 save_data(data, out)
             print(memory, flush=True)
         barrier()
-        stopped = _train(module, batches, recipe, out, progress, watchers) if model.trains else 'closed form'
-        return _finish(settings, split, model, module, evaluators, stopped, started, out)
+        diverged: Optional[TrainingDiverged] = None
+        stopped = 'closed form'
+        if model.trains:
+            try:
+                stopped = _train(module, batches, recipe, out, progress, watchers)
+            except TrainingDiverged as error:
+                if not module.history:
+                    raise TrainingDiverged(f'{error}; there is no epoch before it to keep', error.diagnosis) from error
+                if world_size() > 1:
+                    raise TrainingDiverged(f'{error}; resumed by one process, without torchrun, the run is finished '
+                                           f'from the best epoch before it', error.diagnosis) from error
+                diverged, stopped = error, 'diverged'
+        run = _finish(settings, split, model, module, evaluators, stopped, diverged, started, out)
+        if diverged is not None:
+            raise TrainingDiverged(f"{diverged}; the best epoch before it, {run.metrics['epoch']}, is kept in the run",
+                                   diverged.diagnosis) from diverged
+        return run
 
 
 def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
@@ -184,9 +205,13 @@ def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
 
 
 def _finish(settings: Settings, split: Split, model: InteractionModel, module: RecommenderModule,
-            evaluators: Dict[str, RankingEvaluator], stopped: str, started: float, out: Path) -> Run:
+            evaluators: Dict[str, RankingEvaluator], stopped: str, diverged: Optional[TrainingDiverged],
+            started: float, out: Path) -> Run:
     """Take the best epoch's weights, test them, and write what makes the run a finished one, metrics last."""
     recipe, data = settings.recipe, split.data
+    diagnoses = diagnose_all(module.history, module.monitor, recipe.loss.temperature)
+    if diverged is not None:  # which says more than that the loss had begun to rise
+        diagnoses = [diverged.diagnosis, *(found for found in diagnoses if found.name != diverged.diagnosis.name)]
     epoch = None
     if model.trains:
         best = _load_checkpoint(out / BEST)
@@ -211,8 +236,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         'epoch': epoch,
         'epochs': len(module.history),
         'stopped': stopped,
-        'diagnoses': [diagnosis.to_dict() for diagnosis in
-                      diagnose_all(module.history, module.monitor, recipe.loss.temperature)],
+        'diagnoses': [diagnosis.to_dict() for diagnosis in diagnoses],
         'test': test.mean,
         'validation': evaluators['validation'](scorer).mean if 'validation' in evaluators else None,
         'dropped': dict(data.dropped),
