@@ -16,6 +16,7 @@ import yaml
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch_geometric.data import HeteroData
 
 from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.diagnosis import diagnose_all
@@ -33,7 +34,7 @@ from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.files import lock, write_json, write_text
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.split import Split
-from tvdiff_pyg.training.building import build_model, load_data
+from tvdiff_pyg.training.building import build_model, check_data, load_data
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.environment import peak_rss_mb, versions
@@ -77,6 +78,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    data: Optional[HeteroData] = None,
 ) -> Run:
     """Train by a recipe into a run folder, select the best epoch, test it, and return the finished run.
 
@@ -101,9 +103,12 @@ def fit(
         resume: go on with the run in ``out``; its settings must be the same, but for ``training.max_epochs`` and
             ``max_minutes``.
         progress: show a progress bar instead of a line an epoch.
+        data: a data set that is loaded already, ``InteractionFrame(frame)[0]`` say, to train on instead of
+            ``recipe.dataset``, whose ``name`` must then be ``None`` or that of ``data``; its ``split_seed`` still draws
+            a validation part where there is none. The folder keeps it: resuming does without.
 
     Raises:
-        RunError: ``out`` is in use, or does not fit what is to be resumed.
+        RunError: ``out`` is in use, or does not fit what is to be resumed, ``data`` included.
         DataError: the data set cannot be read.
         TrainingDiverged: the loss or a weight is no longer finite; the message says whether ``out`` holds a finished
             run of the best epoch before.
@@ -113,7 +118,7 @@ def fit(
     out = Path(out)
     try:
         with process_group():
-            return _fit(recipe, out, data_root, protocol, seed, resume, progress)
+            return _fit(recipe, out, data_root, protocol, seed, resume, progress, data)
     except RuntimeError as error:
         if not lost_process(error):
             raise
@@ -123,12 +128,16 @@ def fit(
 
 
 def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol: str, seed: int, resume: bool,
-         progress: bool) -> Run:
+         progress: bool, data: Optional[HeteroData]) -> Run:
     started = time.perf_counter()
     settings = Settings(recipe, protocol, seed, None if data_root is None else str(data_root))
     settings.check()
+    given = None
+    if data is not None:
+        check_data(data, recipe.dataset)
+        given = Split.from_data(data, protocol, recipe.dataset.split_seed)
     if resume:
-        finished = _check_resume(out, settings)
+        finished = _check_resume(out, settings, given)
         if finished is not None:
             return finished
     elif rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -139,8 +148,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
         if resume and has_data(out):
             split = Split.of(load_data_folder(out), protocol)
         else:
-            split = Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
-    data = split.data
+            split = given or Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
     ks = report_ks(recipe, split)
     memory = check_memory(recipe, split.train)
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
@@ -165,7 +173,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
                 raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
             write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
             if not has_data(out):
-                save_data(data, out)
+                save_data(split.data, out)
             print(memory, flush=True)
         barrier()
         diverged: Optional[TrainingDiverged] = None
@@ -340,8 +348,8 @@ def _patience_ran_out(checkpoint: Dict[str, Any]) -> bool:
                for name, state in checkpoint['callbacks'].items())
 
 
-def _check_resume(out: Path, settings: Settings) -> Optional[Run]:
-    """Check that ``out`` holds a run of these settings; return it if there is nothing left to train."""
+def _check_resume(out: Path, settings: Settings, given: Optional[Split]) -> Optional[Run]:
+    """Check that ``out`` holds a run of these settings and data; return it if there is nothing left to train."""
     if not (out / CONFIG).is_file():
         raise RunError(f"{out} is not a run folder (it has no {CONFIG}): there is nothing to resume")
     old, new = _flat(read_settings(out).to_dict()), _flat(settings.to_dict())
@@ -349,6 +357,11 @@ def _check_resume(out: Path, settings: Settings) -> Optional[Run]:
         if new[key] != old.get(key) and key not in GROW:
             raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: leave that setting out, or "
                            f"train into another folder")
+    if given is not None and has_data(out):
+        kept = load_data_folder(out)
+        if (kept.checksum, split_checksum(kept)) != (given.data.checksum, split_checksum(given.data)):
+            raise RunError(f"{out} was begun with other data than 'data', or another split of them: omit it, or train "
+                           f"into another folder")
     if not (out / METRICS).is_file():
         return None
     finished = Run.load(out)
