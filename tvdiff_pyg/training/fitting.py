@@ -265,7 +265,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         result['files'] = {name: file_sha256(out / name) for name in HASHED}
         save_weights({'users': test.users, **test.per_user}, out / PER_USER)
         if epoch is not None:
-            save_figure(training_figure(module.history, epoch, split.selected_on, recipe.loss.temperature), out / PLOT)
+            save_figure(training_figure(module.history, epoch, split.selected_on, recipe), out / PLOT)
         write_json(out / METRICS, result)
     barrier()  # nobody goes on before the run can be read
     return Run(out, recipe, split, model, result)
