@@ -299,6 +299,51 @@ def test_interaction_file_with_its_own_parts(snapshot: Callable[[Path], Any], tm
     assert data.checksum == hashlib.sha256(lines.encode()).hexdigest()
 
 
+@pytest.mark.parametrize('parts', [('test',), ('validation',), ('test', 'validation')])
+def test_the_three_take_parts_of_ones_own(parts: Any, tmp_path: Path) -> None:
+    """What a part may not hold is dropped and counted; the edges are those of the file, whoever gave them."""
+    pandas = pytest.importorskip('pandas')
+    rows = {'train': [(user, item, 1 + (user + item) % 5) for user in range(8) for item in range(9) if user != item],
+            'test': [(0, 0, 5), (1, 1, 5), (2, 1, 5), (9, 1, 5), (3, 3, 2)], 'validation': [(4, 4, 5), (4, 99, 5)]}
+    frames = {part: pandas.DataFrame(values, columns=['user', 'item', 'rating']) for part, values in rows.items()}
+    for part, frame in frames.items():
+        frame.to_csv(tmp_path / f'{part}.csv', index=False)
+    files: Dict[str, Any] = {f'{part}_path': tmp_path / f'{part}.csv' for part in parts}
+    rating: Dict[str, Any] = {'min_rating': 3, 'rating_column': 'rating'}
+    for options in ({}, rating):
+        want = InteractionFile(tmp_path / 'train.csv', **files, **options)[0]
+        got = InteractionFrame(frames['train'], **{part: frames[part] for part in parts}, **options)[0]
+        assert edges_of(got) == edges_of(want)
+        assert want[RATES].edge_label_index.size(1) and ('test' not in parts or want.dropped['test_users'] == 1)
+    assert want.dropped['low_ratings'] == sum(row[2] < 3 for part in ('train', *parts) for row in rows[part])
+    edges = {part: np.array(values).T[:2] for part, values in rows.items()}
+    data = InteractionEdges(edges['train'], **{part: edges[part] for part in parts})[0]
+    assert edges_of(data) == edges_of(InteractionFile(tmp_path / 'train.csv', **files)[0])
+    frame = InteractionFrame(frames['train'], **{part: frames[part] for part in parts})[0]
+    assert data.checksum == frame.checksum not in (
+        InteractionEdges(edges['train'])[0].checksum,
+        InteractionEdges(edges['train'], **{part: edges[part][:, ::-1] for part in parts})[0].checksum)
+
+
+def test_parts_that_cannot_be_are_named() -> None:
+    frame, edges = typed(), np.array([[0, 1, 1], [0, 1, 2]])
+    for options, message in (({'k_core': 2}, "'k_core' is for one file .*of a frame or an edge list, 'test' and"),
+                             ({'split': 'leave-one-out'}, "'split' leave-one-out is for one file"),
+                             ({'test_ratio': 0.3}, "'test_ratio' is for one file .* edge list, 'test'")):
+        with pytest.raises(ValueError, match=message):
+            InteractionFrame(frame, test=frame, **options)
+        with pytest.raises(ValueError, match=message):
+            InteractionEdges(edges, test=edges, **options)
+    with pytest.raises(TypeError, match="'validation' must be a pandas DataFrame, got list"):
+        InteractionFrame(frame, validation=[[1, 2]])
+    with pytest.raises(DataError, match="frame, test: no column 'who'"):
+        InteractionFrame(frame.rename(columns={'user': 'who'}), test=frame, user_column='who')
+    with pytest.raises(ValueError, match=r"'test' must hold integers \[2, E\], .* got int64 \[3, 2\]"):
+        InteractionEdges(edges, test=edges.T)
+    with pytest.raises(ValueError, match="'validation' must hold integers from 0, got -1"):
+        InteractionEdges(edges, validation=edges - 1)
+
+
 def test_interaction_file_with_a_hold_out(tmp_path: Path) -> None:
     path = tmp_path / 'mine.tsv'
     path.write_text(''.join(f'u{user}\ti{item}\t{item % 5}\n' for user in range(8) for item in range(20)))

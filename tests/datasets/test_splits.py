@@ -153,8 +153,9 @@ def test_the_seed_draws_where_times_are_equal() -> None:
     ({'split': 'temporal', 'has_time': True, 'test_ratio': 0.0}, "'test_ratio' of a temporal split must be above 0"),
     ({'split': 'leave-one-out', 'test_ratio': 0.3}, "'test_ratio' is not for a leave-one-out split"),
     ({'split': 'ratio', 'has_time': True}, "'time_column' .* is used only where 'split' is leave-one-out or temporal"),
-    ({'split': 'leave-one-out', 'given_parts': True}, "'split' leave-one-out is for one file of all pairs"),
-    ({'split': 'ratio', 'k_core': 2, 'given_parts': True}, "'k_core' is for one file of all pairs"),
+    ({'split': 'leave-one-out', 'has_test': True}, "'split' leave-one-out is for one file of all pairs"),
+    ({'split': 'ratio', 'k_core': 2, 'has_validation': True}, "'k_core' is for one file of all pairs.*'validation'"),
+    ({'split': 'ratio', 'test_ratio': 0.3, 'has_test': True}, "'test_ratio' is for one file of all pairs"),
 ])
 def test_contradicting_options(options: Dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -95,7 +95,9 @@ def _any_settings(values: Dict[str, Any], shape: Any, epochs: int, protocol: str
         except (ValueError, TrainingDiverged) as error:
             assert str(error) and '\n' not in str(error), repr(str(error))
             diverged = isinstance(error, TrainingDiverged)
-            assert diverged or not (folder / 'run' / 'weights.safetensors').exists()
+            finished = (folder / 'run' / 'metrics.json').exists()
+            assert finished == (diverged and 'is kept in the run' in str(error))
+            assert not finished or Run.load(folder / 'run').metrics['stopped'] == 'diverged'
             return
         COUNTS['trained'] += 1
         users, items = run.split.train.num_users, run.split.train.num_items

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 pytest.importorskip('pytorch_lightning')
+from tvdiff_pyg.cli import DIVERGED, main  # noqa: E402
+from tvdiff_pyg.diagnosis import Diagnosis, diverged  # noqa: E402
 from tvdiff_pyg.evaluation import Evaluation, RankingEvaluator  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
-from tvdiff_pyg.training import Recipe, Run, TrainingDiverged, fit, fitting  # noqa: E402
+from tvdiff_pyg.training import Recipe, Run, RunError, TrainingDiverged, fit, fitting  # noqa: E402
+from tvdiff_pyg.training.describe import describe_run  # noqa: E402
 from tvdiff_pyg.training.module import RecommenderModule  # noqa: E402
 from tvdiff_pyg.training.optimizer import RowLazyAdam  # noqa: E402
+from tvdiff_pyg.training.report import write_report  # noqa: E402
 from tvdiff_pyg.typing import Batch, LossTerms, Scorer  # noqa: E402
 
 
@@ -53,22 +57,94 @@ def test_the_weights_are_those_of_the_best_epoch(ratings_file: Path, tmp_path: P
     assert float(run.model.denoiser.item_weight.detach().abs().sum()) > 1
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
-        ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def diverging(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets the loss be nan after so many batches, of which an epoch has three."""
     calls = []
     loss = TVDiff.training_loss
 
-    def diverging(self: TVDiff, batch: Batch, generator: Any = None) -> LossTerms:
-        calls.append(batch)
-        terms = loss(self, batch, generator)
-        return terms if len(calls) <= 4 else terms._replace(loss=terms.loss * float('nan'))
+    def after(batches: int) -> None:
+        calls.clear()
 
-    monkeypatch.setattr(TVDiff, 'training_loss', diverging)
-    with pytest.raises(TrainingDiverged, match='became nan in epoch 1.*lower training.lr'):
+        def spoilt(self: TVDiff, batch: Batch, generator: Any = None) -> LossTerms:
+            calls.append(batch)
+            terms = loss(self, batch, generator)
+            return terms if len(calls) <= batches else terms._replace(loss=terms.loss * float('nan'))
+
+        monkeypatch.setattr(TVDiff, 'training_loss', spoilt)
+
+    return after
+
+
+def test_a_training_that_diverges_is_finished_from_the_best_epoch_before(
+        diverging: Callable[[int], None], ratings_file: Path, tmp_path: Path) -> None:
+    short = fit(_recipe(ratings_file, max_epochs=2), tmp_path / 'short', progress=False)
+    diverging(7)
+    with pytest.raises(TrainingDiverged, match=r'became nan in epoch 2: try a lower training.lr.*; the best epoch '
+                                               r'before it, \d, is kept in the run') as caught:
         fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
-    checkpoint = torch.load(tmp_path / 'run' / 'checkpoints' / 'last.ckpt', weights_only=True)
-    assert checkpoint['epoch'] == 0
-    assert all(bool(value.isfinite().all()) for value in checkpoint['state_dict'].values())
+    run = Run.load(tmp_path / 'run')
+    assert run.metrics['stopped'] == 'diverged' and run.metrics['diagnoses'] == [caught.value.diagnosis.to_dict()]
+    for name in ('epoch', 'epochs', 'test', 'validation'):
+        assert run.metrics[name] == short.metrics[name], name
+    assert run.recommend(['u03'], 5) == short.recommend(['u03'], 5)
+    assert run.evaluate().mean == run.metrics['test'] and (tmp_path / 'run' / 'training.png').is_file()
+    assert ' of 0..1, selected on validation, DIVERGED in epoch 2\n' in describe_run(run.metrics)
+    again = fit(_recipe(ratings_file, max_epochs=9), tmp_path / 'run', resume=True, progress=False)
+    assert again.metrics == run.metrics
+    write_report([tmp_path / 'run'], tmp_path / 'report.html')
+    page = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    assert page.count('<b>divergence</b>: the loss became nan in epoch 2') == 1 and 'DIVERGED in epoch 2' in page
+
+
+def test_a_run_that_diverged_half_finished_is_finished_when_resumed(
+        diverging: Callable[[int], None], ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes leave such a run, and so does a kill."""
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, 'world_size', lambda: 2)
+        patch.setattr(fitting, '_check_processes', lambda *options: None)
+        diverging(5)
+        with pytest.raises(TrainingDiverged, match='epoch 1: .*; resumed by one process, without torchrun, the run is '
+                                                   'finished'):
+            fit(_recipe(ratings_file, num_parts=2), tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run' / 'metrics.json').exists()
+    diverging(1)
+    with pytest.raises(TrainingDiverged, match='epoch 1: .*; the best epoch before it, 0, is kept'):
+        fit(_recipe(ratings_file, num_parts=2), tmp_path / 'run', resume=True, progress=False)
+    assert Run.load(tmp_path / 'run').metrics['stopped'] == 'diverged'
+
+
+def test_a_rising_loss_that_ends_in_nan_is_one_diagnosis(
+        diverging: Callable[[int], None], ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising, other = diverged('the loss has risen'), Diagnosis('flat loss', 'it', 'was', 'flat')
+    monkeypatch.setattr(fitting, 'diagnose_all', lambda *history: [rising, other])
+    diverging(3)
+    with pytest.raises(TrainingDiverged):
+        fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
+    first, second = Run.load(tmp_path / 'run').metrics['diagnoses']
+    assert first['saw'] == 'the loss became nan in epoch 1' and second == other.to_dict()
+
+
+def test_a_training_that_diverges_at_once_leaves_no_run(
+        diverging: Callable[[int], None], ratings_file: Path, tmp_path: Path) -> None:
+    diverging(1)
+    with pytest.raises(TrainingDiverged, match='became nan in epoch 0.*; there is no epoch before it to keep'):
+        fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
+    with pytest.raises(RunError, match='has not finished'):
+        Run.load(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('batches, expected', [(4, 'is kept in the run'), (0, 'there is no epoch before it to keep')])
+def test_the_command_line_ends_a_divergence_with_a_status_of_its_own(
+        batches: int, expected: str, diverging: Callable[[int], None], fit_options: Callable[..., list], tmp_path: Path,
+        capsys: pytest.CaptureFixture) -> None:
+    diverging(batches)
+    with pytest.raises(SystemExit) as caught:
+        main(fit_options('--out', str(tmp_path / 'run')))
+    line, = capsys.readouterr().err.splitlines()
+    assert caught.value.code == DIVERGED == 3
+    assert line.startswith('tvdiff: error: the loss became nan in epoch') and line.endswith(expected)
+    assert (tmp_path / 'run' / 'metrics.json').is_file() == (batches > 0)
 
 
 def test_a_catalogue_that_cannot_be_selected_on_is_refused(tmp_path: Path) -> None:

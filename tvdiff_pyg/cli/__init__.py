@@ -8,11 +8,16 @@ from typing import Optional, Sequence
 from tvdiff_pyg.cli.commands import COMMANDS
 from tvdiff_pyg.cli.parser import fail, make_parser, settings_files_first
 
+DIVERGED = 3  # exit status
 EXTRA = "this command needs the packages of the extra 'demo': pip install 'tvdiff-pyg[demo]'"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Run the command line; wrong input ends with one line on standard error and exit status 2."""
+    """Run the command line; what goes wrong ends with one line on standard error.
+
+    Exit status: 0; 1, not enough memory; 2, wrong input or files; 3, a training that diverged, whose folder holds
+    ``metrics.json`` if there was an epoch before that to keep; 130, interrupted.
+    """
     # Tables are made and dropped at every step: huge pages spare most of the page faults that this costs. Torch reads
     # this once, at its first allocation, and ignores it where the system has no such pages.
     os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
@@ -38,7 +43,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except (ValueError, OSError, ImportError) as error:
         fail(str(error))
     except TrainingDiverged as error:
-        fail(str(error), status=1)
+        fail(str(error), status=DIVERGED)
     except RuntimeError as error:
         if 'allocate' not in str(error) and 'out of memory' not in str(error):
             raise

@@ -62,7 +62,7 @@ def _fit(options: Namespace) -> None:
         f'{recipe.dataset.name}-{options.protocol}')
     first = not launched() or os.environ['RANK'] == '0'
     if first:
-        print(f'Training on {recipe.dataset.name} into {out}', flush=True)
+        print(f"Training {f'on {recipe.dataset.name} ' if recipe.dataset.name else ''}into {out}", flush=True)
     run = fit(recipe, out, options.data_root, options.protocol, options.seed, options.resume, sys.stdout.isatty())
     if not first:
         return

@@ -1,7 +1,6 @@
 """A user's own interactions: from files, from a pandas DataFrame, from an edge list."""
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Union
 
@@ -9,9 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from tvdiff_pyg.datasets.interactions import interaction_data
 from tvdiff_pyg.datasets.reading import edge_records, frame_records, read_records
-from tvdiff_pyg.datasets.records import PathLike, file_sha256, files_checksum, records_sha256
+from tvdiff_pyg.datasets.records import PathLike, Records, file_sha256, files_checksum, records_sha256
 from tvdiff_pyg.datasets.splits import TEST_RATIO, check_split, split_data
 from tvdiff_pyg.datasets.tables import Column
 
@@ -49,28 +47,17 @@ class InteractionFile(InMemoryDataset):
                  min_interactions: int = 3, seed: int = 0, k_core: Optional[int] = None, name: Optional[str] = None,
                  transform: Optional[Transform] = None, **options: Any) -> None:
         super().__init__(None, transform)
-        check_split(split, test_ratio, k_core, options.get('time_column') is not None,
-                    test_path is not None or validation_path is not None)
-        if test_path is not None and test_ratio != TEST_RATIO:
-            raise ValueError("'test_ratio' is for one file of all pairs; omit it, or 'test_path'")
+        check_split(split, test_ratio, k_core, options.get('time_column') is not None, test_path is not None,
+                    validation_path is not None)
         records = read_records(path, **options)
         test = None if test_path is None else read_records(test_path, **options)
         validation = None if validation_path is None else read_records(validation_path, **options)
-        dropped: Counter[str] = Counter()
-        for part in (records, test, validation):
-            dropped.update(part.dropped if part is not None else {})
-        records = records._replace(dropped=dropped)
         files: List[Path] = [Path(file) for file in (path, test_path, validation_path) if file is not None]
         checksum = files_checksum([(file.name, file_sha256(file)) for file in files])
         self.name = name or Path(path).stem
-        validation_pairs = None if validation is None else validation.pairs
-        if test is not None:
-            data = interaction_data(self.name, records.pairs, test.pairs, validation_pairs, checksum=checksum,
-                                    dropped_before=dropped)
-        else:
-            data = split_data(self.name, records, checksum=checksum, split=split, test_ratio=test_ratio,
-                              min_interactions=min_interactions, seed=seed, k_core=k_core, validation=validation_pairs)
-        self.data, self.slices = self.collate([data])
+        self.data, self.slices = self.collate([split_data(
+            self.name, records, checksum=checksum, split=split, test_ratio=test_ratio,
+            min_interactions=min_interactions, seed=seed, k_core=k_core, test=test, validation=validation)])
 
 
 class InteractionFrame(InMemoryDataset):
@@ -79,8 +66,11 @@ class InteractionFrame(InMemoryDataset):
     ``checksum`` is that of the interactions that were read, in their order, and not of the other columns.
 
     Args:
-        frame: the DataFrame; it is not kept.
-        user_column: name, or position from 0; by default the column with a common name, else the first.
+        frame: the DataFrame of the training pairs, or of all pairs; it is not kept.
+        test: a DataFrame of the test pairs; if omitted they are held out of ``frame``, by ``split``.
+        validation: a DataFrame of the validation pairs, if there are any.
+        user_column: name, or position from 0; by default the column with a common name, else the first. The columns
+            are chosen alike in each DataFrame.
         item_column: likewise, else the second.
         rating_column: likewise.
         min_rating: keep only interactions with at least this rating.
@@ -92,31 +82,39 @@ class InteractionFrame(InMemoryDataset):
     Raises:
         DataError: a column is absent, an id or a value is missing or of no use, or nothing is left.
         ValueError: the options contradict each other, or one is out of range.
-        TypeError: ``frame`` is no pandas DataFrame.
+        TypeError: ``frame``, or a part, is no pandas DataFrame.
     """
 
-    def __init__(self, frame: Any, *, user_column: Optional[Column] = None, item_column: Optional[Column] = None,
-                 rating_column: Optional[Column] = None, min_rating: Optional[float] = None,
-                 time_column: Optional[Column] = None, split: str = 'ratio', test_ratio: float = TEST_RATIO,
-                 min_interactions: int = 3, seed: int = 0, k_core: Optional[int] = None, name: str = 'frame',
-                 transform: Optional[Transform] = None) -> None:
+    def __init__(self, frame: Any, *, test: Any = None, validation: Any = None, user_column: Optional[Column] = None,
+                 item_column: Optional[Column] = None, rating_column: Optional[Column] = None,
+                 min_rating: Optional[float] = None, time_column: Optional[Column] = None, split: str = 'ratio',
+                 test_ratio: float = TEST_RATIO, min_interactions: int = 3, seed: int = 0,
+                 k_core: Optional[int] = None, name: str = 'frame', transform: Optional[Transform] = None) -> None:
         super().__init__(None, transform)
-        check_split(split, test_ratio, k_core, time_column is not None)
+        check_split(split, test_ratio, k_core, time_column is not None, test is not None, validation is not None)
         self.name = name
-        records = frame_records(frame, name=name, user_column=user_column, item_column=item_column,
-                                rating_column=rating_column, min_rating=min_rating, time_column=time_column)
+
+        def read(part: Any, argument: str) -> Records:
+            return frame_records(part, name=name if argument == 'frame' else f'{name}, {argument}', argument=argument,
+                                 user_column=user_column, item_column=item_column, rating_column=rating_column,
+                                 min_rating=min_rating, time_column=time_column)
+
+        parts = (read(frame, 'frame'), None if test is None else read(test, 'test'),
+                 None if validation is None else read(validation, 'validation'))
         self.data, self.slices = self.collate([split_data(
-            name, records, checksum=records_sha256(records), split=split, test_ratio=test_ratio,
-            min_interactions=min_interactions, seed=seed, k_core=k_core)])
+            name, parts[0], checksum=records_sha256(*parts), split=split, test_ratio=test_ratio,
+            min_interactions=min_interactions, seed=seed, k_core=k_core, test=parts[1], validation=parts[2])])
 
 
 class InteractionEdges(InMemoryDataset):
     """Interactions from an edge list in PyG's form. Users and items that occur in train are numbered anew.
 
     Args:
-        edge_index: users over items, integers ``[2, E]`` from 0; ``data.user_id`` and ``data.item_id`` hold them as
-            text.
+        edge_index: users over items, integers ``[2, E]`` from 0, of the training pairs or of all pairs;
+            ``data.user_id`` and ``data.item_id`` hold them as text.
         time: time of each edge, finite numbers ``[E]``.
+        test: the test pairs ``[2, E']``; if omitted they are held out of ``edge_index``, by ``split``.
+        validation: the validation pairs ``[2, E'']``, if there are any.
         split, test_ratio, min_interactions, seed, k_core: as in :class:`InteractionFile`.
         name: name of the data set.
         transform: applied to the graph at every access.
@@ -127,12 +125,14 @@ class InteractionEdges(InMemoryDataset):
     """
 
     def __init__(self, edge_index: Union[Tensor, np.ndarray], time: Union[Tensor, np.ndarray, None] = None, *,
+                 test: Union[Tensor, np.ndarray, None] = None, validation: Union[Tensor, np.ndarray, None] = None,
                  split: str = 'ratio', test_ratio: float = TEST_RATIO, min_interactions: int = 3, seed: int = 0,
                  k_core: Optional[int] = None, name: str = 'edges', transform: Optional[Transform] = None) -> None:
         super().__init__(None, transform)
-        check_split(split, test_ratio, k_core, time is not None)
+        check_split(split, test_ratio, k_core, time is not None, test is not None, validation is not None)
         self.name = name
-        records = edge_records(edge_index, time)
+        parts = (edge_records(edge_index, time), None if test is None else edge_records(test, argument='test'),
+                 None if validation is None else edge_records(validation, argument='validation'))
         self.data, self.slices = self.collate([split_data(
-            name, records, checksum=records_sha256(records), split=split, test_ratio=test_ratio,
-            min_interactions=min_interactions, seed=seed, k_core=k_core)])
+            name, parts[0], checksum=records_sha256(*parts), split=split, test_ratio=test_ratio,
+            min_interactions=min_interactions, seed=seed, k_core=k_core, test=parts[1], validation=parts[2])])

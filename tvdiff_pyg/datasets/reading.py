@@ -109,6 +109,7 @@ def frame_records(
     frame: Any,
     *,
     name: str = 'frame',
+    argument: str = 'frame',
     user_column: Optional[Column] = None,
     item_column: Optional[Column] = None,
     rating_column: Optional[Column] = None,
@@ -120,6 +121,7 @@ def frame_records(
     Args:
         frame: the DataFrame; ids are text or integers, which become text. Its index is not read.
         name: what errors call it.
+        argument: what an error calls the argument that is no DataFrame.
         user_column, item_column, rating_column, min_rating, time_column: as in :func:`read_records`; a time may be a
             ``datetime64`` as well.
 
@@ -130,17 +132,19 @@ def frame_records(
     """
     _check_rating_options(rating_column, min_rating)
     if not hasattr(frame, 'iloc') or not hasattr(frame, 'columns'):
-        raise TypeError(f"'frame' must be a pandas DataFrame, got {type(frame).__name__}; convert it, with to_pandas() "
-                        f"say, or pass edges to InteractionEdges")
+        raise TypeError(f"'{argument}' must be a pandas DataFrame, got {type(frame).__name__}; convert it, with "
+                        f"to_pandas() say, or pass edges to InteractionEdges")
     return FrameTable(name, frame).records(user_column, item_column, rating_column, min_rating, time_column, False)
 
 
-def edge_records(edge_index: Union[Tensor, np.ndarray], time: Union[Tensor, np.ndarray, None] = None) -> Records:
+def edge_records(edge_index: Union[Tensor, np.ndarray], time: Union[Tensor, np.ndarray, None] = None,
+                 argument: str = 'edge_index') -> Records:
     """Take interactions from an edge list; the numbers become ids as text.
 
     Args:
         edge_index: users over items, integers ``[2, E]`` from 0.
         time: time of each, finite numbers ``[E]``.
+        argument: what errors call the edges.
 
     Raises:
         ValueError: a shape, a type or a number is wrong.
@@ -148,12 +152,12 @@ def edge_records(edge_index: Union[Tensor, np.ndarray], time: Union[Tensor, np.n
     """
     edges = _array(edge_index)
     if edges.ndim != 2 or edges.shape[0] != 2 or edges.dtype.kind not in 'iu':
-        raise ValueError(f"'edge_index' must hold integers [2, E], users over items; got {edges.dtype} "
+        raise ValueError(f"'{argument}' must hold integers [2, E], users over items; got {edges.dtype} "
                          f"{list(edges.shape)}")
     if edges.size == 0:
-        raise DataError("'edge_index': no interactions")
+        raise DataError(f"'{argument}': no interactions")
     if int(edges.min()) < 0:
-        raise ValueError(f"'edge_index' must hold integers from 0, got {int(edges.min())}")
+        raise ValueError(f"'{argument}' must hold integers from 0, got {int(edges.min())}")
     times = None
     if time is not None:
         values = _array(time)

@@ -68,14 +68,19 @@ def read_bytes(path: Path, size: int = -1) -> bytes:
         raise DataError(f'{path}: cannot be read ({error.strerror}); pass a readable file') from error
 
 
-def records_sha256(records: Records) -> str:
+def records_sha256(records: Records, test: Optional[Records] = None, validation: Optional[Records] = None) -> str:
     """Return a SHA-256 of interactions that come from no file: of their users, items and order in time, row by row.
 
     Args:
         records: the interactions.
+        test, validation: parts that are given, which make it that of :func:`files_checksum` over the parts.
     """
-    columns = [records.users, records.items, *([] if records.times is None else [records.times.tolist()])]
-    return hashlib.sha256(''.join(f'{row!r}\n' for row in zip(*columns)).encode()).hexdigest()
+    checksums = {}
+    for name, part in (('train', records), ('test', test), ('validation', validation)):
+        if part is not None:
+            columns = [part.users, part.items, *([] if part.times is None else [part.times.tolist()])]
+            checksums[name] = hashlib.sha256(''.join(f'{row!r}\n' for row in zip(*columns)).encode()).hexdigest()
+    return files_checksum(checksums.items()) if len(checksums) > 1 else checksums['train']
 
 
 def file_sha256(path: PathLike) -> str:

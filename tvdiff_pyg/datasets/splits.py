@@ -1,6 +1,7 @@
 """From interactions as they were read to the parts of a split (SPEC 12)."""
 from __future__ import annotations
 
+from collections import Counter
 from itertools import compress
 from typing import Dict, NamedTuple, Optional, Tuple
 
@@ -29,7 +30,7 @@ class Parts(NamedTuple):
 
 
 def check_split(split: str, test_ratio: float = TEST_RATIO, k_core: Optional[int] = None, has_time: bool = False,
-                given_parts: bool = False) -> None:
+                has_test: bool = False, has_validation: bool = False) -> None:
     """Raise ``ValueError`` for options of a split that are out of range or that contradict each other.
 
     Args:
@@ -37,7 +38,8 @@ def check_split(split: str, test_ratio: float = TEST_RATIO, k_core: Optional[int
         test_ratio: the part held out for the test.
         k_core: least degree, or ``None``.
         has_time: whether times are asked for.
-        given_parts: whether the test or the validation part comes from a file of its own.
+        has_test: whether the test part is given.
+        has_validation: whether the validation part is given.
     """
     if split not in SPLITS:
         raise ValueError(f"'split' must be one of {', '.join(SPLITS)}; got {split!r}")
@@ -45,10 +47,13 @@ def check_split(split: str, test_ratio: float = TEST_RATIO, k_core: Optional[int
         raise ValueError(f"'test_ratio' must lie between 0 and 1, 1 excluded, got {test_ratio}")
     if k_core is not None and k_core < 1:
         raise ValueError(f"'k_core' must be at least 1, got {k_core}")
-    if given_parts and split != 'ratio':
-        raise ValueError(f"'split' {split} is for one file of all pairs; omit it, or 'test_path' and 'validation_path'")
-    if given_parts and k_core is not None:
-        raise ValueError("'k_core' is for one file of all pairs; omit it, or 'test_path' and 'validation_path'")
+    for option, asked in ((f"'split' {split}", split != 'ratio'), ("'k_core'", k_core is not None)):
+        if asked and (has_test or has_validation):
+            raise ValueError(f"{option} is for one file of all pairs; omit it, or 'test_path' and 'validation_path' "
+                             f"(of a frame or an edge list, 'test' and 'validation')")
+    if has_test and test_ratio != TEST_RATIO:
+        raise ValueError("'test_ratio' is for one file of all pairs; omit it, or 'test_path' (of a frame or an edge "
+                         "list, 'test')")
     if split == 'temporal' and not has_time:
         raise ValueError("'split' temporal needs times: name the 'time_column' (of an edge list, pass 'time')")
     if split == 'temporal' and test_ratio == 0:
@@ -153,21 +158,30 @@ def hold_out_pairs(pairs: TextPairs, ratio: float, min_interactions: int, seed: 
 
 
 def split_data(name: str, records: Records, *, checksum: str, split: str, test_ratio: float, min_interactions: int,
-               seed: int, k_core: Optional[int], validation: Optional[TextPairs] = None) -> HeteroData:
-    """Build the graph of interactions that are split here.
+               seed: int, k_core: Optional[int], test: Optional[Records] = None,
+               validation: Optional[Records] = None) -> HeteroData:
+    """Build the graph of interactions, of which those parts are held out here that are not given.
 
     Args:
         name: name of the data set.
-        records: all interactions, but for the validation part if that is given.
+        records: all interactions, but for those of the parts that are given.
         checksum: SHA-256 of what they were read from.
         split, test_ratio, min_interactions, seed, k_core: options of :func:`split_records`.
+        test: a test part that is given.
         validation: a validation part that is given.
 
     Raises:
         DataError: the k-core is empty, or there are too few distinct times.
         ValueError: an option is out of range.
     """
-    parts = split_records(records, split, test_ratio, min_interactions, seed, k_core)
+    dropped: Counter[str] = Counter()
+    for given in (records, test, validation):
+        dropped.update(given.dropped if given is not None else {})
+    validation_pairs = None if validation is None else validation.pairs
+    if test is not None:
+        return interaction_data(name, records.pairs, test.pairs, validation_pairs, checksum=checksum,
+                                dropped_before=dropped)
+    parts = split_records(records._replace(dropped=dropped), split, test_ratio, min_interactions, seed, k_core)
     return interaction_data(
         name, parts.train, None if split == 'ratio' and test_ratio == 0 else parts.test,
-        validation if split == 'ratio' else parts.validation, checksum=checksum, dropped_before=parts.dropped)
+        validation_pairs if split == 'ratio' else parts.validation, checksum=checksum, dropped_before=parts.dropped)

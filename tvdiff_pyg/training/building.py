@@ -24,12 +24,15 @@ from tvdiff_pyg.nn import (
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler, WarmUpSampler
 from tvdiff_pyg.training.recipe import INTERACTION_FILE, READING, DatasetConfig, Recipe, SamplerConfig
+from tvdiff_pyg.training.storage import TEXT_FIELDS
+from tvdiff_pyg.transforms import RATES
 
 
 def load_data(config: DatasetConfig, data_root: Union[str, Path, None] = None) -> HeteroData:
     """Load the data set that a recipe names."""
     if config.name is None:
-        raise ValueError(f"'dataset.name' must name a data set ({', '.join(sorted(DATASETS))}) or '{INTERACTION_FILE}'")
+        raise ValueError(f"'dataset.name' must name a data set ({', '.join(sorted(DATASETS))}) or "
+                         f"'{INTERACTION_FILE}', unless fit is given 'data'")
     if config.name == INTERACTION_FILE:
         assert config.path is not None
         return InteractionFile(
@@ -42,6 +45,19 @@ def load_data(config: DatasetConfig, data_root: Union[str, Path, None] = None) -
     if config.name == MovieLensSmall.name:
         return MovieLensSmall(seed=config.split_seed)[0]
     return load_dataset(config.name, None if data_root is None else str(data_root))
+
+
+def check_data(data: HeteroData, config: DatasetConfig) -> None:
+    """Raise ``ValueError`` unless ``data`` is a loaded data set, and one that a recipe does not contradict."""
+    if not isinstance(data, HeteroData):
+        raise ValueError(f"'data' must be a HeteroData, as InteractionFrame(frame)[0] is; got {type(data).__name__}")
+    missing = [name for name in TEXT_FIELDS if name not in data]
+    if missing or RATES not in data.edge_types:
+        raise ValueError(f"'data' has no {', '.join(missing) or RATES}: take the graph of a data set, dataset[0], or "
+                         f"build it with tvdiff_pyg.datasets.interaction_data")
+    if config.name not in (None, data.name):
+        raise ValueError(f"'dataset.name' is {config.name}, but 'data' is {data.name}: set 'dataset.name' to None, or "
+                         f"omit 'data'")
 
 
 def build_sampler(config: SamplerConfig) -> NegativeSampler:

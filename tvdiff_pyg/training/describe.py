@@ -48,7 +48,8 @@ def _selection(metrics: Dict[str, Any]) -> str:
     on_test = metrics['selected_on'] == 'test'
     return (f"epoch {metrics['epoch']} of 0..{metrics['epochs'] - 1}, "
             + ('SELECTED ON TEST, as the published figures were' if on_test else 'selected on validation')
-            + (', NOT CONVERGED: out of time' if metrics['stopped'] == 'max_minutes' else ''))
+            + {'max_minutes': ', NOT CONVERGED: out of time',
+               'diverged': f", DIVERGED in epoch {metrics['epochs']}"}.get(metrics['stopped'], ''))
 
 
 def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ import yaml
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch_geometric.data import HeteroData
 
 from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.diagnosis import diagnose_all
@@ -33,7 +34,7 @@ from tvdiff_pyg.evaluation import RankingEvaluator
 from tvdiff_pyg.files import lock, write_json, write_text
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.split import Split
-from tvdiff_pyg.training.building import build_model, load_data
+from tvdiff_pyg.training.building import build_model, check_data, load_data
 from tvdiff_pyg.training.callbacks import FailureSignatures, FalseNegativesWatcher, ThermodynamicsWatcher
 from tvdiff_pyg.training.data import InteractionDataModule
 from tvdiff_pyg.training.environment import peak_rss_mb, versions
@@ -52,7 +53,7 @@ from tvdiff_pyg.training.folder import (
     read_settings,
 )
 from tvdiff_pyg.training.memory import check_memory
-from tvdiff_pyg.training.module import SELECTION_METRIC, RecommenderModule, TrainingInterrupted
+from tvdiff_pyg.training.module import SELECTION_METRIC, RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.plots import save_figure, training_figure
 from tvdiff_pyg.training.recipe import Recipe
 from tvdiff_pyg.training.run import Run, report_ks
@@ -77,6 +78,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    data: Optional[HeteroData] = None,
 ) -> Run:
     """Train by a recipe into a run folder, select the best epoch, test it, and return the finished run.
 
@@ -87,6 +89,11 @@ def fit(
     (``training.num_parts``) and the users of every evaluation; the first one writes, and ``out`` must be a folder that
     all can read. The result does not depend on how many there are.
 
+    A training that diverges is finished from the best epoch before that, where there is one, and raises nevertheless:
+    ``metrics.json`` has ``stopped: diverged`` and the diagnosis, the run can be read by :meth:`Run.load`, and resuming
+    returns it. Several processes do not finish it, as a loss may be infinite in one of them alone, which would wait
+    for the others: one process that resumes the run does.
+
     Args:
         recipe: the settings.
         out: the run folder; must not hold anything yet, unless resuming.
@@ -96,18 +103,22 @@ def fit(
         resume: go on with the run in ``out``; its settings must be the same, but for ``training.max_epochs`` and
             ``max_minutes``.
         progress: show a progress bar instead of a line an epoch.
+        data: a data set that is loaded already, ``InteractionFrame(frame)[0]`` say, to train on instead of
+            ``recipe.dataset``, whose ``name`` must then be ``None`` or that of ``data``; its ``split_seed`` still draws
+            a validation part where there is none. The folder keeps it: resuming does without.
 
     Raises:
-        RunError: ``out`` is in use, or does not fit what is to be resumed.
+        RunError: ``out`` is in use, or does not fit what is to be resumed, ``data`` included.
         DataError: the data set cannot be read.
-        TrainingDiverged: the loss is no longer finite; the last good checkpoint is kept.
+        TrainingDiverged: the loss or a weight is no longer finite; the message says whether ``out`` holds a finished
+            run of the best epoch before.
         TrainingInterrupted: training was stopped from outside, or another of its processes has ended.
         ValueError: a setting out of range.
     """
     out = Path(out)
     try:
         with process_group():
-            return _fit(recipe, out, data_root, protocol, seed, resume, progress)
+            return _fit(recipe, out, data_root, protocol, seed, resume, progress, data)
     except RuntimeError as error:
         if not lost_process(error):
             raise
@@ -117,12 +128,16 @@ def fit(
 
 
 def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol: str, seed: int, resume: bool,
-         progress: bool) -> Run:
+         progress: bool, data: Optional[HeteroData]) -> Run:
     started = time.perf_counter()
     settings = Settings(recipe, protocol, seed, None if data_root is None else str(data_root))
     settings.check()
+    given = None
+    if data is not None:
+        check_data(data, recipe.dataset)
+        given = Split.from_data(data, protocol, recipe.dataset.split_seed)
     if resume:
-        finished = _check_resume(out, settings)
+        finished = _check_resume(out, settings, given)
         if finished is not None:
             return finished
     elif rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -133,8 +148,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
         if resume and has_data(out):
             split = Split.of(load_data_folder(out), protocol)
         else:
-            split = Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
-    data = split.data
+            split = given or Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
     ks = report_ks(recipe, split)
     memory = check_memory(recipe, split.train)
     with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
@@ -159,11 +173,26 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
                 raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
             write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
             if not has_data(out):
-                save_data(data, out)
+                save_data(split.data, out)
             print(memory, flush=True)
         barrier()
-        stopped = _train(module, batches, recipe, out, progress, watchers) if model.trains else 'closed form'
-        return _finish(settings, split, model, module, evaluators, stopped, started, out)
+        diverged: Optional[TrainingDiverged] = None
+        stopped = 'closed form'
+        if model.trains:
+            try:
+                stopped = _train(module, batches, recipe, out, progress, watchers)
+            except TrainingDiverged as error:
+                if not module.history:
+                    raise TrainingDiverged(f'{error}; there is no epoch before it to keep', error.diagnosis) from error
+                if world_size() > 1:
+                    raise TrainingDiverged(f'{error}; resumed by one process, without torchrun, the run is finished '
+                                           f'from the best epoch before it', error.diagnosis) from error
+                diverged, stopped = error, 'diverged'
+        run = _finish(settings, split, model, module, evaluators, stopped, diverged, started, out)
+        if diverged is not None:
+            raise TrainingDiverged(f"{diverged}; the best epoch before it, {run.metrics['epoch']}, is kept in the run",
+                                   diverged.diagnosis) from diverged
+        return run
 
 
 def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
@@ -184,9 +213,13 @@ def _check_processes(recipe: Recipe, model: InteractionModel) -> None:
 
 
 def _finish(settings: Settings, split: Split, model: InteractionModel, module: RecommenderModule,
-            evaluators: Dict[str, RankingEvaluator], stopped: str, started: float, out: Path) -> Run:
+            evaluators: Dict[str, RankingEvaluator], stopped: str, diverged: Optional[TrainingDiverged],
+            started: float, out: Path) -> Run:
     """Take the best epoch's weights, test them, and write what makes the run a finished one, metrics last."""
     recipe, data = settings.recipe, split.data
+    diagnoses = diagnose_all(module.history, module.monitor, recipe.loss.temperature)
+    if diverged is not None:  # which says more than that the loss had begun to rise
+        diagnoses = [diverged.diagnosis, *(found for found in diagnoses if found.name != diverged.diagnosis.name)]
     epoch = None
     if model.trains:
         best = _load_checkpoint(out / BEST)
@@ -211,8 +244,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         'epoch': epoch,
         'epochs': len(module.history),
         'stopped': stopped,
-        'diagnoses': [diagnosis.to_dict() for diagnosis in
-                      diagnose_all(module.history, module.monitor, recipe.loss.temperature)],
+        'diagnoses': [diagnosis.to_dict() for diagnosis in diagnoses],
         'test': test.mean,
         'validation': evaluators['validation'](scorer).mean if 'validation' in evaluators else None,
         'dropped': dict(data.dropped),
@@ -233,7 +265,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         result['files'] = {name: file_sha256(out / name) for name in HASHED}
         save_weights({'users': test.users, **test.per_user}, out / PER_USER)
         if epoch is not None:
-            save_figure(training_figure(module.history, epoch, split.selected_on, recipe.loss.temperature), out / PLOT)
+            save_figure(training_figure(module.history, epoch, split.selected_on, recipe), out / PLOT)
         write_json(out / METRICS, result)
     barrier()  # nobody goes on before the run can be read
     return Run(out, recipe, split, model, result)
@@ -316,8 +348,8 @@ def _patience_ran_out(checkpoint: Dict[str, Any]) -> bool:
                for name, state in checkpoint['callbacks'].items())
 
 
-def _check_resume(out: Path, settings: Settings) -> Optional[Run]:
-    """Check that ``out`` holds a run of these settings; return it if there is nothing left to train."""
+def _check_resume(out: Path, settings: Settings, given: Optional[Split]) -> Optional[Run]:
+    """Check that ``out`` holds a run of these settings and data; return it if there is nothing left to train."""
     if not (out / CONFIG).is_file():
         raise RunError(f"{out} is not a run folder (it has no {CONFIG}): there is nothing to resume")
     old, new = _flat(read_settings(out).to_dict()), _flat(settings.to_dict())
@@ -325,6 +357,11 @@ def _check_resume(out: Path, settings: Settings) -> Optional[Run]:
         if new[key] != old.get(key) and key not in GROW:
             raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: leave that setting out, or "
                            f"train into another folder")
+    if given is not None and has_data(out):
+        kept = load_data_folder(out)
+        if (kept.checksum, split_checksum(kept)) != (given.data.checksum, split_checksum(given.data)):
+            raise RunError(f"{out} was begun with other data than 'data', or another split of them: omit it, or train "
+                           f"into another folder")
     if not (out / METRICS).is_file():
         return None
     finished = Run.load(out)

@@ -172,9 +172,8 @@ class RecommenderModule(pl.LightningModule):
                        f"{self.monitor} {row[self.monitor]:.4f}  {row['seconds']:.1f} s", flush=True)
 
     def _diverged(self, what: str) -> TrainingDiverged:
-        kept = 'the last good checkpoint is kept' if self.current_epoch > 0 else 'there is no good epoch to keep'
         diagnosis = diverged(f'{what} in epoch {self.current_epoch}')
-        return TrainingDiverged(f'{diagnosis.saw}: try {diagnosis.change}; {kept}', diagnosis)
+        return TrainingDiverged(f'{diagnosis.saw}: try {diagnosis.change}', diagnosis)
 
     def _write_log(self) -> None:
         if self.log_file is None or not self.trainer.is_global_zero:

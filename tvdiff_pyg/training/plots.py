@@ -2,26 +2,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from tvdiff_pyg.files import write_atomically
 from tvdiff_pyg.thermodynamics import Thermodynamics
 from tvdiff_pyg.training.module import SELECTION_METRIC
+from tvdiff_pyg.training.recipe import Recipe
+
+_PAIRWISE = 'loss terms', 'regulariser', 'negative log-likelihood'
+LOSS_TERMS: Dict[str, Tuple[str, str, Optional[str]]] = {
+    'tv-diff': ('free energy, temperature {:g}', 'energy E', r'entropy term $-\tau S$'),
+    'diffrec': ('loss', 'reconstruction error', None),
+    'lightgcn': _PAIRWISE,
+    'bpr-mf': _PAIRWISE,
+}
+"""What the loss of each model that trains is, and what the columns ``energy`` and ``entropy`` of its history hold: the
+first as it is, the second times minus the temperature, which is 1 where a model has none."""
 
 
-def training_figure(history: Sequence[Mapping[str, Any]], best: int, selected_on: str, temperature: float) -> Any:
-    """Draw both loss terms and the selection metric over the epochs."""
+def training_figure(history: Sequence[Mapping[str, Any]], best: int, selected_on: str, recipe: Recipe) -> Any:
+    """Draw the loss terms and the selection metric over the epochs."""
+    title, first, second = LOSS_TERMS[recipe.model.name]
+    temperature = recipe.loss.temperature
     epoch = [row['epoch'] for row in history]
     metric = f'{selected_on}/{SELECTION_METRIC}'
     figure = _figure(10, 3.6)
     left, right = figure.subplots(1, 2)
     left.plot(epoch, [row['energy'] for row in history], color='tab:red')
     left.set_xlabel('epoch')
-    left.set_ylabel('energy E', color='tab:red')
-    twin = left.twinx()
-    twin.plot(epoch, [-temperature * row['entropy'] for row in history], color='tab:blue')
-    twin.set_ylabel(r'entropy term $-\tau S$', color='tab:blue')
-    left.set_title(f'free energy, temperature {temperature:g}')
+    left.set_ylabel(first, color='tab:red')
+    if second is not None:
+        twin = left.twinx()
+        twin.plot(epoch, [-temperature * row['entropy'] for row in history], color='tab:blue')
+        twin.set_ylabel(second, color='tab:blue')
+    left.set_title(title.format(temperature))
     right.plot(epoch, [row[metric] for row in history], color='tab:green')
     right.axvline(best, color='grey', linestyle=':', label=f'best epoch {best}')
     right.set_xlabel('epoch')

@@ -295,7 +295,7 @@ class Recipe:
                 raise ValueError(f"'dataset.path' must name the file of interactions where 'dataset.name' is "
                                  f"'{INTERACTION_FILE}'")
             check_split(dataset.split, dataset.test_ratio, dataset.k_core, dataset.time_column is not None,
-                        dataset.test_path is not None or dataset.validation_path is not None)
+                        dataset.test_path is not None, dataset.validation_path is not None)
         else:
             for name, value in vars(dataset).items():
                 if name not in ('name', 'split_seed') and value != getattr(DatasetConfig(), name):
@@ -372,12 +372,13 @@ def recipe_path(name: str) -> Path:
     return Path(str(resources.files('tvdiff_pyg') / 'recipes' / f'{name}.yaml'))
 
 
-def load_recipe(name: str, **dataset: Any) -> Recipe:
+def load_recipe(name: str, /, **dataset: Any) -> Recipe:
     """Return a recipe that comes with the package.
 
     Args:
         name: one of :func:`recipe_names`.
-        **dataset: settings of :class:`DatasetConfig`; ``interaction-file`` needs at least ``path='ratings.csv'``.
+        **dataset: settings of :class:`DatasetConfig`; ``interaction-file`` needs at least ``path='ratings.csv'``, or
+            ``name=None`` where :func:`fit` is given its ``data``.
 
     Raises:
         ValueError: there is no such recipe or setting, or a value is of the wrong type or out of range.

@@ -57,8 +57,7 @@ def _section(run: Run) -> Dict[str, Any]:
     history = run.history()
     curves = None
     if history:
-        curves = _image(training_figure(history, metrics['epoch'], metrics['selected_on'],
-                                        run.recipe.loss.temperature))
+        curves = _image(training_figure(history, metrics['epoch'], metrics['selected_on'], run.recipe))
     return {
         'folder': str(run.folder), 'metrics': metrics, 'text': describe_run({**metrics, 'diagnoses': []}),
         'settings': run.recipe.to_dict(),

@@ -19,14 +19,14 @@ from tvdiff_pyg.transforms import RATED_BY, RATES
 TENSORS = 'data.safetensors'
 TEXT = 'ids.json'
 _EDGES = ('edge_index', 'edge_label_index', 'val_edge_label_index')
-_TEXT = ('name', 'checksum', 'dropped', 'user_id', 'item_id', 'item_attributes')
+TEXT_FIELDS = ('name', 'checksum', 'dropped', 'user_id', 'item_id', 'item_attributes')
 
 
 def save_data(data: HeteroData, folder: Path) -> None:
     """Write a data set's edges, original ids and item attributes into a folder."""
     edges = {name: data[RATES][name].contiguous() for name in _EDGES if name in data[RATES]}
     write_atomically(folder / TENSORS, lambda path: save_file(edges, path))
-    write_json(folder / TEXT, {name: data[name] for name in _TEXT})
+    write_json(folder / TEXT, {name: data[name] for name in TEXT_FIELDS})
 
 
 def has_data(folder: Path) -> bool:
@@ -43,7 +43,7 @@ def load_data_folder(folder: Path) -> HeteroData:
     text, edges = _read(folder / TEXT, _json), _read(folder / TENSORS, load_file)
     data = HeteroData()
     try:
-        for name in _TEXT:
+        for name in TEXT_FIELDS:
             data[name] = text[name]
         data['user'].num_nodes, data['item'].num_nodes = len(text['user_id']), len(text['item_id'])
         for name, value in edges.items():
