@@ -21,11 +21,11 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import yaml
 
+from tvdiff_pyg.cli import DIVERGED
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
-DIVERGED = 3  # exit status of 'tvdiff fit' where training diverged
 
 
 class Diverged(RuntimeError):

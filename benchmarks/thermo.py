@@ -95,7 +95,8 @@ def main(argv: Any = None) -> Dict[str, Any]:
                            'seconds': round(seconds, 1)}
             if kind == 'whole':
                 about[name]['relative_error'] = {
-                    quantity: abs(found[quantity] / value - 1) for quantity, value in whole(run, published).items()}
+                    quantity: abs(found[quantity] - value) / max(abs(value), 1.0)
+                    for quantity, value in whole(run, published).items()}
         print(kind, about, flush=True)
     write_json(Path(options.json), record)
     return record

@@ -172,7 +172,7 @@ def replay(split: Any, folder: Path, start: str, seed: int) -> Dict[str, Any]:
             loss.backward()
             adam.step()
         z = model.embeddings().detach()
-        difference = (z - torch.from_numpy(found['z'])).abs().max().item() / np.abs(found['z']).max()
+        difference = (z - torch.from_numpy(found['z'])).abs().max().item() / float(np.abs(found['z']).max())
         file.write_text(json.dumps({'by': "ours, RecBole's batches", 'start': start, 'seed': seed, **rank(split, z),
                                     'largest_difference_of_embeddings': difference}), encoding='utf-8')
     out: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
