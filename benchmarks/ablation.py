@@ -5,8 +5,8 @@
 
 Every point of an axis departs from the data set's recipe in the settings of :data:`AXES`; points of several axes that
 come to the same settings are trained once. Cells are ``tvdiff fit`` runs (:mod:`benchmarks.sweep`): finished ones are
-read, interrupted ones go on. ``results/ablation/DATASET-PROTOCOL.json`` is written anew after every cell; ``README.md``
-and the plots are made from the JSON files alone.
+read, interrupted ones go on, and ``--finished`` leaves out all others. ``results/ablation/DATASET-PROTOCOL.json`` is
+written anew after every cell, with Recall@20 user by user; ``README.md`` and the plots are made from the JSON files.
 """
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import yaml
 from safetensors.numpy import load_file
 from scipy import stats
 
-from benchmarks.sweep import folder_name, run_cell, typed
+from benchmarks.sweep import folder_name, pack, run_cell, typed, unpack
 from tvdiff_pyg.files import write_json, write_text
+from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.plots import save_figure
 from tvdiff_pyg.training.recipe import load_recipe, recipe_path
@@ -30,7 +31,9 @@ from tvdiff_pyg.training.recipe import load_recipe, recipe_path
 RESULTS = Path(__file__).parent / 'results' / 'ablation'
 PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
 METRICS = ('recall@20', 'ndcg@20')
+SWEEPS = ('hops', 'temperature', 'gamma', 'lam', 'steps', 'noise_scale', 'width')  # axes whose points are numbers
 Settings = Dict[str, Any]  # 'group.name' -> value
+Cells = Dict[str, Dict[str, Any]]  # seed -> what is kept of its run
 
 
 class Axis(NamedTuple):
@@ -92,27 +95,39 @@ def cell_of(base: Settings, recipe: str, point: Settings) -> Dict[str, str]:
 
 
 def read_cell(folder: Path, metrics: Dict[str, Any]) -> Dict[str, Any]:
-    """Return what is kept of a run, with its false negatives at the best epoch."""
+    """Return what is kept of a run, with its false negatives at the best epoch and its Recall@20 user by user."""
     best = read_history(folder)[metrics['epoch']]
+    recipe = read_settings(folder).recipe
+    pairwise = bool(recipe.loss.temperature) and ENTROPY_TERMS[recipe.loss.entropy].pairwise
+    examples = metrics['pairs']['train'] if pairwise else metrics['users']
     names = ('false_negatives', 'false_negatives_by_chance', 'delta_energy', 'delta_entropy')
+    kept = ('epoch', 'epochs', 'stopped', 'train_s', 'wall_s', 'peak_rss_mb', 'split_checksum', 'device', 'versions')
     return {**{part: {name: metrics[part][name] for name in METRICS} for part in ('validation', 'test')
                if metrics[part]},
-            'epoch': metrics['epoch'], 'epochs': metrics['epochs'], 'stopped': metrics['stopped'],
-            'train_s': metrics['train_s'], 'split_checksum': metrics['split_checksum'],
+            **{name: metrics[name] for name in kept},
+            'batches_of': 'pairs' if pairwise else 'users',
+            'steps': metrics['epochs'] * -(-examples // recipe.training.batch_size),
             'diagnoses': [found['name'] for found in metrics['diagnoses']],
-            **{name: best[name] for name in names if name in best}}
+            **{name: best[name] for name in names if name in best},
+            'per_user': {METRICS[0]: pack(load_file(folder / PER_USER)[METRICS[0]])}}
 
 
-def interval(point: Sequence[Path], base: Sequence[Path]) -> Optional[Tuple[float, float, float]]:
-    """Return the mean difference in test Recall@20 of a point to the base, and its 95 % interval over users.
+def difference(point: Cells, other: Cells) -> Optional[Tuple[float, float, float]]:
+    """Return the mean difference in test Recall@20 of a point to another, and its 95 % interval over users.
 
-    Paired user by user and seed by seed, averaged over the seeds, by Student's t.
+    Paired user by user and seed by seed, averaged over the seeds that both have, by Student's t; ``None`` where they
+    have none in common.
+
+    Raises:
+        ValueError: the runs are of different splits.
     """
-    differences = [np.asarray(load_file(a / PER_USER)['recall@20'], dtype=np.float64)
-                   - np.asarray(load_file(b / PER_USER)['recall@20'], dtype=np.float64) for a, b in zip(point, base)]
-    if not differences:
+    pairs = [(point[seed], other[seed]) for seed in point if seed in other]
+    if not pairs:
         return None
-    value = np.mean(differences, axis=0)
+    if len({cell['split_checksum'] for pair in pairs for cell in pair}) > 1:
+        raise ValueError('cells of different splits cannot be compared: delete the older JSON file')
+    ours, theirs = (np.stack([unpack(cell['per_user'][METRICS[0]]) for cell in cells]) for cells in zip(*pairs))
+    value = (ours - theirs).mean(0)
     half = float(stats.t.ppf(0.975, value.size - 1) * value.std(ddof=1) / value.size ** 0.5)
     return float(value.mean()), float(value.mean()) - half, float(value.mean()) + half
 
@@ -149,22 +164,18 @@ def run(options: argparse.Namespace) -> None:
                 (axis, name, cell_of(base, options.dataset, point)) for axis in options.axes
                 for name, point in AXES[axis].points.items()]:
             folder = work / folder_name(cell, seed)
+            if options.finished and not (folder / RUN_METRICS).is_file():
+                print(f'{options.dataset} {axis} {name} seed {seed}: not finished')
+                continue
             metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
             _check_settings(folder, {**base, **(AXES[axis].points[name] if axis else {})})
-            record['device'], record['versions'] = metrics['device'], metrics['versions']
-            if not axis:
-                continue
-            point = record['axes'].setdefault(axis, {}).setdefault(name, {'cells': {}})
-            point['settings'] = AXES[axis].points[name]
-            point['is_base'] = cell == base_cell
+            point = record['axes'].setdefault(axis, {}).setdefault(name, {'cells': {}}) if axis else (
+                record.setdefault('base', {'cells': {}}))
+            if axis:
+                point['settings'], point['is_base'] = AXES[axis].points[name], cell == base_cell
             point['cells'][str(seed)] = read_cell(folder, metrics)
-            pairs = [(work / folder_name(cell, number), work / folder_name(base_cell, number))
-                     for number in map(int, point['cells'])]
-            pairs = [pair for pair in pairs if all((run / RUN_METRICS).is_file() for run in pair)]
-            point['difference'] = None if point['is_base'] else interval(*zip(*pairs))
             write_json(file, record)
-            recall = metrics['test']['recall@20']
-            print(f'{options.dataset} {axis} {name} seed {seed}: test recall@20 {recall:.4f}, '
+            print(f"{options.dataset} {axis} {name} seed {seed}: test recall@20 {metrics['test']['recall@20']:.4f}, "
                   f"{metrics['train_s']:.0f} s", flush=True)
 
 
@@ -178,69 +189,168 @@ def _check_settings(folder: Path, expected: Settings) -> None:
                                f'--work')
 
 
-def _mean(cells: Sequence[Dict[str, Any]], part: str, metric: str) -> str:
-    values = [cell[part][metric] for cell in cells if part in cell]
+def _values(point: Dict[str, Any], part: str, metric: str = METRICS[0]) -> List[float]:
+    return [cell[part][metric] for cell in point['cells'].values() if part in cell]
+
+
+def _figure(point: Dict[str, Any], part: str, metric: str) -> str:
+    values = _values(point, part, metric)
     if not values:
         return ''
     return f'{statistics.mean(values):.4f}' + (f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else '')
 
 
+def _mean(point: Dict[str, Any], name: str) -> Optional[float]:
+    values = [cell[name] for cell in point['cells'].values() if name in cell]
+    return statistics.mean(values) if values else None
+
+
 def table(record: Dict[str, Any], axis: str) -> List[str]:
     """Return an axis as a Markdown table."""
     lines = ['| | validation Recall@20 | test Recall@20 | test NDCG@20 | Recall@20 against the recipe, 95 % | false '
-             'negatives (by chance) | seeds | epochs | s | published, on test |',
-             '|---|---|---|---|---|---|--:|--:|--:|---|']
-    points = record['axes'][axis]
+             'negatives (by chance) | seeds | epochs | steps | s | published, on test |',
+             '|---|---|---|---|---|---|--:|--:|--:|--:|---|']
+    base = record.get('base', {'cells': {}})['cells']
     for name in AXES[axis].points:
-        point = points.get(name)
+        point = record['axes'][axis].get(name)
         theirs = published(record['dataset'], axis, name)
         theirs_text = f'{theirs[0]:.4f} / {theirs[1]:.4f}' if theirs else ''
         if point is None:
-            lines.append(f'| {name} | not run | | | | | | | | {theirs_text} |')
+            lines.append(f'| {name} | not run | | | | | | | | | {theirs_text} |')
             continue
-        cells = list(point['cells'].values())
-        difference = 'is the recipe' if point['is_base'] else '' if not point['difference'] else (
-            '{:+.4f} [{:+.4f}, {:+.4f}]'.format(*point['difference']))
-        drawn = [cell['false_negatives'] for cell in cells if 'false_negatives' in cell]
-        chance = [cell['false_negatives_by_chance'] for cell in cells if 'false_negatives' in cell]
-        false = f'{statistics.mean(drawn):.3%} ({statistics.mean(chance):.3%})' if drawn else ''
+        drawn, chance = _mean(point, 'false_negatives'), _mean(point, 'false_negatives_by_chance')
         lines.append(
-            f"| {name} | {_mean(cells, 'validation', METRICS[0])} | {_mean(cells, 'test', METRICS[0])} | "
-            f"{_mean(cells, 'test', METRICS[1])} | {difference} | {false} | {len(cells)} | "
-            f"{statistics.mean(cell['epochs'] for cell in cells):.0f} | "
-            f"{statistics.mean(cell['train_s'] for cell in cells):.0f} | {theirs_text} |")
+            f"| {name} | {_figure(point, 'validation', METRICS[0])} | {_figure(point, 'test', METRICS[0])} | "
+            f"{_figure(point, 'test', METRICS[1])} | "
+            f"{'is the recipe' if point['is_base'] else _interval(difference(point['cells'], base))} | "
+            f"{'' if drawn is None else f'{drawn:.3%} ({chance:.3%})'} | {len(point['cells'])} | "
+            f"{_mean(point, 'epochs'):.0f} | {_mean(point, 'steps'):,.0f} | {_mean(point, 'train_s'):.0f} | "
+            f'{theirs_text} |')
     return lines
 
 
+def _interval(found: Optional[Tuple[float, float, float]]) -> str:
+    return '' if found is None else '{:+.4f} [{:+.4f}, {:+.4f}]'.format(*found)
+
+
+def _said(found: Optional[Tuple[float, float, float]]) -> str:
+    """Return a difference with its interval, and whether that holds 0."""
+    if found is None:
+        return 'no seed in common'
+    return _interval(found) + (', which contains 0' if found[1] <= 0 <= found[2] else '')
+
+
+def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
+    """Yield what an axis says, in sentences: our order or best value, the published one, and what is noise."""
+    points = {name: record['axes'][axis][name] for name in AXES[axis].points if name in record['axes'][axis]}
+    if len(points) < 2:
+        return
+    cells = {name: point['cells'] for name, point in points.items()}
+    part = 'test' if record['protocol'] == 'paper' else 'validation'
+    score = {kind: {name: statistics.mean(_values(point, kind)) for name, point in points.items()}
+             for kind in (part, 'test')}
+    ours, on_test = (sorted(points, key=lambda name: -score[kind][name]) for kind in (part, 'test'))
+    known = {name: value[0] for name in AXES[axis].points if (value := published(record['dataset'], axis, name))}
+    theirs = sorted(known, key=lambda name: -known[name])
+    against = {name: difference(cells[ours[0]], cells[name]) for name in points}
+    if axis in SWEEPS:
+        yield (f'The best value by {part} is {ours[0]}, number {list(points).index(ours[0]) + 1} of {len(points)}'
+               + (f' (by test {on_test[0]})' if part != 'test' else '')
+               + (f'; the published best, on test, is {theirs[0]}, number {list(known).index(theirs[0]) + 1} of '
+                  f'{len(known)}' if theirs else '') + '.')
+        if theirs and theirs[0] in points and theirs[0] != ours[0]:
+            yield f'On test {ours[0]} differs from {theirs[0]} by {_said(against[theirs[0]])}.'
+        apart = [name for name in ours[1:] if (found := against[name]) and not found[1] <= 0 <= found[2]]
+        yield (f"On test {ours[0]} is told apart from {', '.join(apart)} (intervals without 0), and from no other."
+               if apart else f'On test {ours[0]} is told apart from no other value: all intervals contain 0.')
+    else:
+        yield f"By {part} Recall@20: {' > '.join(ours)}" + (
+            '.' if part == 'test' else '; test has the same order.' if on_test == ours else
+            f"; by test: {' > '.join(on_test)}.")
+        theirs = [name for name in theirs if name in points]
+        swapped = [(low, high) for number, high in enumerate(theirs) for low in theirs[number + 1:]
+                   if ours.index(low) < ours.index(high)]
+        if len(theirs) > 1:
+            yield f"The order of the published bars, {' > '.join(theirs)}, is {'not ' if swapped else ''}reproduced" + (
+                ': here ' + '; '.join(f'{low} lies above {high} (on test by '
+                                      f'{_said(difference(cells[low], cells[high]))})' for low, high in swapped)
+                if swapped else '') + '.'
+        level = [f'{high} and {low}' for high, low in zip(ours, ours[1:])
+                 if (found := difference(cells[high], cells[low])) and found[1] <= 0 <= found[2]]
+        yield (f"Neighbours in our order that test does not tell apart (the interval contains 0): {'; '.join(level)}."
+               if level else 'Test tells all neighbours in our order apart: no interval contains 0.')
+    seeds = min(len(value) for value in cells.values())
+    yield f"{seeds} seed{'s' if seeds > 1 else ', so that nothing is known of what another would change'}."
+    yield from _negatives(record, axis, points, ours)
+    kinds = {kind: [name for name, value in cells.items() for cell in list(value.values())[:1]
+                    if cell['batches_of'] == kind] for kind in ('users', 'pairs')}
+    if all(kinds.values()):
+        steps = {kind: next(iter(cells[names[0]].values())) for kind, names in kinds.items()}
+        an_epoch = {kind: cell['steps'] // cell['epochs'] for kind, cell in steps.items()}
+        yield (f"Batches hold users for {', '.join(kinds['users'])} (steps an epoch: {an_epoch['users']}) and pairs "
+               f"for {', '.join(kinds['pairs'])} ({an_epoch['pairs']}): between the two the number of optimiser steps "
+               f'differs as well as the setting.')
+
+
+def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: Sequence[str]) -> Iterator[str]:
+    """Say what harder negatives gain over uniform ones, and what becomes of the share of false negatives."""
+    uniform = next((point for found in record['axes'].values() for point in found.values()
+                    if point['settings'] == _UNIFORM), None)
+    hard = {'sampler': 'AR-GSP score', 'gamma': ours[0]}.get(axis)
+    if hard not in points:
+        return
+    if uniform:
+        gain = difference(points[hard]['cells'], uniform['cells'])
+        relative = '' if gain is None else f'{gain[0] / statistics.mean(_values(uniform, "test")):+.1%}, '
+        name = f'AR-GSP at gamma {hard}' if axis == 'gamma' else hard
+        yield f'Over uniform draws {name} gains {relative}{_said(gain)}, on test.'
+    first, last = ('uniform', hard) if axis == 'sampler' else (list(points)[0], list(points)[-1])
+    shares = [_mean(points[name], 'false_negatives') if name in points else None for name in (first, last)]
+    if None not in shares:
+        yield (f"False negatives go from {shares[0]:.3%} ({first}) to {shares[1]:.3%} ({last}) of what is drawn; by "
+               f"chance they would be {_mean(points[last], 'false_negatives_by_chance'):.3%}.")
+
+
 def draw(record: Dict[str, Any], path: Path) -> None:
-    """Draw every axis that was run: ours, and the published figures."""
+    """Draw every axis that was run, ours and the published figures, and the false negatives by sampler and gamma."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     axes = [axis for axis in AXES if axis in record['axes']]
-    rows = (len(axes) + 2) // 3
+    measured = [axis for axis in ('gamma', 'sampler') if any(
+        _mean(point, 'false_negatives') is not None for point in record['axes'].get(axis, {}).values())]
+    rows = (len(axes) + len(measured) + 2) // 3
     figure = Figure(figsize=(13, 3.2 * rows), layout='constrained')
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, 3, squeeze=False).ravel()
-    for panel, axis in zip(panels, axes):
+    for panel, axis in zip(panels, axes + measured):
         names = list(AXES[axis].points)
-        for label, part, style in (('test', 'test', 'o-'), ('validation', 'validation', 's--')):
-            shown = [name for name in names if part in next(iter(
-                record['axes'][axis].get(name, {'cells': {'': {}}})['cells'].values()))]
-            values = [[cell[part][METRICS[0]] for cell in record['axes'][axis][name]['cells'].values()]
-                      for name in shown]
-            panel.errorbar([names.index(name) for name in shown], [statistics.mean(value) for value in values],
-                           [statistics.stdev(value) if len(value) > 1 else 0 for value in values], fmt=style,
-                           capsize=3, label=label)
+        panel.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0, fontsize='small')
+        panel.set_title(axis)
+    for panel, axis in zip(panels, axes):
+        found, names = record['axes'][axis], list(AXES[axis].points)
+        for part, style in (('test', 'o-'), ('validation', 's--')):
+            values = {number: _values(found[name], part) for number, name in enumerate(names)
+                      if name in found and _values(found[name], part)}
+            panel.errorbar(list(values), [statistics.mean(value) for value in values.values()],
+                           [statistics.stdev(value) if len(value) > 1 else 0 for value in values.values()], fmt=style,
+                           capsize=3, label=part)
         theirs = [(number, published(record['dataset'], axis, name)) for number, name in enumerate(names)]
         known = [(number, value[0]) for number, value in theirs if value]
         if known:
             panel.plot(*zip(*known), 'x:', color='grey', label='published (on test)')
-        panel.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0, fontsize='small')
-        panel.set_title(axis)
         panel.set_ylabel('Recall@20')
+    for panel, axis in zip(panels[len(axes):], measured):
+        found = record['axes'][axis]
+        for label, key, style in (('drawn', 'false_negatives', 'o-'), ('by chance', 'false_negatives_by_chance', ':')):
+            shares = [(number, share) for number, name in enumerate(AXES[axis].points) if name in found
+                      and (share := _mean(found[name], key)) is not None]
+            panel.plot(*zip(*shares), style, label=label)
+        panel.set_yscale('log')
+        panel.set_ylabel('false negatives')
+        panel.legend(fontsize='small')
     panels[0].legend(fontsize='small')
-    for panel in panels[len(axes):]:
+    for panel in panels[len(axes) + len(measured):]:
         panel.set_axis_off()
     save_figure(figure, path)
 
@@ -251,20 +361,25 @@ def report(results: Path) -> None:
              "setting at a time departs from the data set's recipe, and from what is written after `--set`. Mean and "
              'deviation over seeds. The interval is over users, paired, for the seeds that were run; it does not hold '
              'what another seed would change. False negatives: share of the drawn negatives that are held-out '
-             'positives of the part selected on, in the best epoch, and what uniform draws would give. Published '
-             'figures were selected on test.']
+             'positives of the part selected on, in the best epoch, and what uniform draws would give. Steps: of the '
+             'optimiser, epochs times batches an epoch. Published figures were selected on test.']
     for file in sorted(results.glob('*.json')):
         record = json.loads(file.read_text(encoding='utf-8'))
         selected = 'selected on TEST' if record['protocol'] == 'paper' else 'selected on validation'
         changes = ''.join(f' --set {change}' for change in record['set'])
+        cells = [(seed, cell) for found in record['axes'].values() for point in found.values()
+                 for seed, cell in point['cells'].items()]
         command = (f"python -m benchmarks.ablation --dataset {record['dataset']} --protocol {record['protocol']}"
-                   f"{changes} --axes ... --seeds 0 1 2 --data-root DIR --work DIR")
+                   f"{changes} --axes {' '.join(axis for axis in AXES if axis in record['axes'])} --seeds "
+                   f"{' '.join(sorted({seed for seed, _ in cells}, key=int))} --data-root DIR --work DIR")
+        machines = sorted({f"{cell['device']}, torch {cell['versions']['torch']}" for _, cell in cells})
         lines += ['', f"## {record['dataset']}, {record['protocol']}: epochs {selected}", '', f'`{command}`', '',
-                  f"{record['device']}, torch {record['versions']['torch']}.", '',
+                  f"{'; '.join(machines)}.", '',
                   f'![{file.stem}]({file.stem}.png)']
         for axis in AXES:
             if axis in record['axes']:
-                lines += ['', f'### {axis}', '', *table(record, axis)]
+                lines += ['', f'### {axis}', '', *table(record, axis), '',
+                          *(f'- {said}' for said in conclusions(record, axis))]
         missing = [axis for axis in AXES if axis not in record['axes']]
         if missing:
             lines += ['', f"Not run: {', '.join(missing)}."]
@@ -280,6 +395,7 @@ def main(argv: Any = None) -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--protocol', choices=('holdout', 'paper'), default='holdout')
     parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='for all runs')
+    parser.add_argument('--finished', action='store_true', help='train nothing: leave out what has not finished')
     parser.add_argument('--data-root', default=None)
     parser.add_argument('--work', default='runs/ablation', help='folder of the run folders')
     parser.add_argument('--results', default=str(RESULTS), help='folder of the JSON files and the report')

@@ -16,15 +16,13 @@ import argparse
 import json
 import shutil
 import zlib
-from base64 import b64encode
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
-from benchmarks.sweep import Diverged, run_fit
+from benchmarks.sweep import Diverged, pack, run_fit
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe
@@ -141,8 +139,7 @@ def cell(folder: Path, metrics: Dict[str, Any], settings: Settings, chosen: str)
             name: round(value, 6) for name, value in row.items()
             if name.endswith(('recall@20', 'ndcg@20')) or name in WATCHED}})
     values = load_file(folder / PER_USER)
-    out['per_user'] = {name: b64encode(zlib.compress(values[name].astype(np.float16).tobytes(), 9)).decode()
-                       for name in ('recall@20', 'ndcg@20')}
+    out['per_user'] = {name: pack(values[name]) for name in ('recall@20', 'ndcg@20')}
     return out
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import zlib
-from base64 import b64decode
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from benchmarks.accuracy import RESULTS, SEEDED
 from benchmarks.spaces import DATASETS, MODELS
+from benchmarks.sweep import unpack
 from tvdiff_pyg.evaluation import holm, paired_test
 from tvdiff_pyg.files import write_text
 
@@ -62,8 +61,7 @@ def best_of(found: Dict[str, List[Cell]]) -> str:
 
 def per_user(cells: List[Cell], metric: str) -> np.ndarray:
     """Return the test part's values user by user, averaged over the seeds."""
-    values = [np.frombuffer(zlib.decompress(b64decode(cell['per_user'][metric])), np.float16) for cell in cells]
-    return np.mean([value.astype(np.float64) for value in values], axis=0)
+    return np.mean([unpack(cell['per_user'][metric]) for cell in cells], axis=0)
 
 
 def _mean(cells: List[Cell], get: Any) -> float:

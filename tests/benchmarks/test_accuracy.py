@@ -139,7 +139,7 @@ def test_a_fit_that_diverges_at_once_says_so_by_its_exit_status(tmp_path: Path) 
 
 def _cell(recall: float, seconds: float, split: str = 'a', spread: float = 0.05, seed: int = 0) -> Dict[str, Any]:
     values = np.clip(recall + spread * np.random.default_rng(seed).standard_normal(400), 0, 1)
-    packed = accuracy.b64encode(accuracy.zlib.compress(values.astype(np.float16).tobytes())).decode()
+    packed = sweep.pack(values)
     return {'seed': 0, 'settings': {}, 'converged': True, 'chosen': '',
             'per_user': {'recall@20': packed, 'ndcg@20': packed},
             'curve': [{'seconds': seconds, 'validation/recall@20': recall / 2},

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip('pytorch_lightning')
@@ -21,6 +22,14 @@ def test_a_grid_has_every_combination_and_ties_what_is_tied() -> None:
     for wrong in ('a', 'a=', '=1', 'a+b=1', 'a+b=1+2,3'):
         with pytest.raises(ValueError, match='--vary takes NAME=VALUE'):
             sweep.grid([wrong])
+
+
+def test_what_is_packed_comes_back_to_half_precision() -> None:
+    values = np.random.default_rng(0).random(999).astype(np.float32)
+    back = sweep.unpack(sweep.pack(values))
+    assert back.dtype == np.float64
+    np.testing.assert_array_equal(back, values.astype(np.float16))
+    assert len(sweep.pack(np.zeros(2000))) < 50  # compressed
 
 
 def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture,
