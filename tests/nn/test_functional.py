@@ -56,10 +56,11 @@ def test_sampled_dot(density):
 
 @pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
 @pytest.mark.parametrize('pair_density', [0.0, 0.3])
-def test_energy_and_scores(density, pair_density):
+@pytest.mark.parametrize('width', [WIDTH, 3 * ROWS // 2, 3 * ROWS // 2 + 1])  # scores in the last
+def test_energy_and_scores(density, pair_density, width):
     observed, x_0 = entries(density)
     pairs, wanted = entries(pair_density, seed=7)
-    code, items = normal(ROWS, WIDTH), normal(COLS, WIDTH, seed=2)
+    code, items = normal(ROWS, width), normal(COLS, width, seed=2)
     energy, scores = energy_and_scores(code, items, observed, pairs)
     dense = code @ items.t()
     torch.testing.assert_close(energy, (x_0.double() - dense).square().sum(1))

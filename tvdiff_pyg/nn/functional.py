@@ -136,7 +136,8 @@ def energy_and_scores(code: Tensor, items: Tensor, observed: Entries, pairs: Ent
         The sums ``[B]``, not divided by N, and the scores ``[Q]`` in the order of ``pairs``.
 
     Cost, forward and backward together: 4 N d^2 for the Gram matrix and its gradient, 4 B d^2, and 2 d flops for each
-    entry and pass; the dense path costs 6 B N d for the same. With a sample, 4 Q d^2 instead of 4 N d^2, and with a
+    entry and pass. Where B < 2 d / 3, the batch's scores of all items are cheaper, 6 B N d, as on the dense path; they
+    are then fewer than the entries of H. With a sample, 4 Q d^2 instead of 4 N d^2, and with a
     sketch 6 N d r more and some multiples of (B + d) d r.
     """
     return _EnergyAndScores.apply(code, items, observed, pairs, sample)
@@ -207,9 +208,12 @@ class _EnergyAndScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, code: Tensor, items: Tensor, observed: Entries, pairs: Entries,
                 sample: Optional[EnergySample]) -> Tuple[Tensor, Tensor]:
-        basis = item_part = drawn = None
-        if sample is None:
-            code_gram = code @ (items.t() @ items)  # u G, [B, d]
+        scores = basis = item_part = drawn = None
+        if sample is None and 3 * code.size(0) < 2 * code.size(1):
+            scores = code @ items.t()  # [B, N]
+            code_gram = scores @ items  # u G, [B, d]
+        elif sample is None:
+            code_gram = code @ (items.t() @ items)
         else:
             drawn = items[sample.item]  # [Q, d]
             gram = (drawn * sample.weight.unsqueeze(1)).t() @ drawn
@@ -223,21 +227,23 @@ class _EnergyAndScores(torch.autograd.Function):
         observed_sum = observed.matmul(None, items)  # sum of H_j over R_u, [B, d]
         energy = observed.rowptr.diff().to(code.dtype) + (code * (code_gram - 2 * observed_sum)).sum(1)
         ctx.observed, ctx.pairs, ctx.sample = observed, pairs, sample
-        ctx.save_for_backward(code, items, code_gram - observed_sum, basis, item_part, drawn)
+        ctx.save_for_backward(code, items, code_gram - observed_sum, scores, basis, item_part, drawn)
         return energy, pairs.sampled_dot(code, items)
 
     @staticmethod
     def backward(ctx: Any, energy_grad: Tensor,
                  score_grad: Tensor) -> Tuple[Tensor, Tensor, None, None, None]:
-        code, items, half_grad, basis, item_part, drawn = ctx.saved_tensors
+        code, items, half_grad, scores, basis, item_part, drawn = ctx.saved_tensors
         observed, pairs, sample = ctx.observed, ctx.pairs, ctx.sample
         twice = 2 * energy_grad.unsqueeze(1)  # [B, 1]
         code_grad = torch.addcmul(pairs.matmul(score_grad, items), half_grad, twice)
         weighted = code * twice
-        moment = code.t() @ weighted  # A, [d, d]
-        if sample is None:
-            items_grad = items @ moment  # [N, d]
+        if scores is not None:
+            items_grad = scores.t() @ weighted  # [N, d]
+        elif sample is None:
+            items_grad = items @ (code.t() @ weighted)
         else:
+            moment = code.t() @ weighted  # A, [d, d]
             if basis is None:
                 items_grad = torch.zeros_like(items)
             else:

@@ -30,7 +30,8 @@ def factored_bytes(users: float, items: float, interactions: float, width: float
     :data:`WEIGHT` a weight, ten bytes an entry of H for what a step makes besides, :data:`PAIR` an interaction, and the
     batch's own arrays. Held against measurements by ``benchmarks.capacity``.
     """
-    return (WEIGHT * (users + items) * width + 10 * items * width + PAIR * interactions + 4 * probes * items
+    scores = batch if 3 * batch < 2 * width else 0  # rows of all items, instead of a Gram matrix
+    return (WEIGHT * (users + items) * width + 10 * items * width + PAIR * interactions + 4 * (probes + scores) * items
             + batch * (32 * width + 4 * pool))
 
 
