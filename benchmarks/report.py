@@ -35,7 +35,7 @@ Cell = Dict[str, Any]
 
 def published(dataset: str) -> Dict[str, str]:
     """Return the published figures by model, ours or theirs: all selected on test, so for the paper protocol only."""
-    peers = dict(_FIGURES['peers_public_split'].get(dataset, {}))
+    peers: Dict[str, List[Any]] = dict(_FIGURES['peers_public_split'].get(dataset, {}))
     views = _FIGURES['views'].get(dataset)
     if views:
         peers[OURS] = [views[metric][-1] for metric in METRICS]
