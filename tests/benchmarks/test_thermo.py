@@ -23,4 +23,4 @@ def test_totals_agree_and_memory_is_measured(run_folder: Path, tmp_path: Path) -
 
 def test_the_peak_is_that_of_the_work() -> None:
     out, peak, seconds = thermo.peak_beyond(lambda: thermo.torch.ones(25_000_000).sum().item())
-    assert out == 25e6 and peak > 50 and seconds > 0
+    assert out == 25e6 and peak > 50 and seconds < 60
