@@ -31,6 +31,7 @@ TITLES = {'holdout': 'Hold-out: selected on validation', 'paper': 'Paper protoco
 _FIGURES: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
 _NAMES = {'LightGCN': 'lightgcn', 'EASE': 'ease', 'GF-CF': 'gf-cf', 'ItemCF': 'item-knn'}  # in its list of peers
 Cell = Dict[str, Any]
+Compared = Dict[str, Tuple[float, float]]  # model -> relative difference to TV-Diff, p-value
 
 
 def published(dataset: str) -> Dict[str, str]:
@@ -72,7 +73,7 @@ def _figure(cells: List[Cell], metric: str) -> str:
     return _spread([cell['metrics']['test'][metric] for cell in cells], '.4f')
 
 
-def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Dict[str, Tuple[float, float]]:
+def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Compared:
     """Return each model's relative difference to TV-Diff and its p-value, corrected for the number of models.
 
     Raises:
@@ -93,35 +94,33 @@ def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Dict[str,
     return {model: (value.mean() / ours.mean() - 1, p_value) for model, value, p_value in zip(others, values, p)}
 
 
-def headline(found: Dict[str, List[Cell]]) -> str:
-    """Say who wins, before anything else."""
-    best = best_of(found)
+def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str:
+    """Say who wins, before anything else, from the cells and what :func:`compare` gave for each metric."""
     if OURS not in found:
-        return f'Best so far: {best}; TV-Diff has not been run.'
-    compared = compare(found)
+        return f'Best so far: {best_of(found)}; TV-Diff has not been run.'
+    beaten, beaten_by_ndcg = (_beaten(compared[metric]) for metric in METRICS)
     missing = [model for model in MODELS if model not in found]
     late = [model for model in found if not all(cell['converged'] for cell in found[model])]
     single = [model for model in found if model in SEEDED and len(found[model]) == 1]
-    more = ''.join((f" By NDCG@20 {_beaten(found, METRICS[1])}." if _beaten(found, METRICS[1]) else '',
+    more = ''.join((f' By NDCG@20 {beaten_by_ndcg}.' if beaten_by_ndcg else '',
                     f" One seed: {', '.join(single)}." if single else '',
                     f" Not converged: {', '.join(late)}." if late else '',
                     f" Not run yet: {', '.join(missing)}." if missing else ''))
-    beaten = _beaten(found, METRICS[0])
     if beaten:
         return f'**TV-Diff does not win: by Recall@20 {beaten}.**{more}'
-    if not compared:
+    if len(found) == 1:
         return 'TV-Diff alone has been run.'
-    runner, (difference, p) = max(compared.items(), key=lambda item: item[1][0])
+    runner, (difference, p) = max(compared[METRICS[0]].items(), key=lambda item: item[1][0])
     if p >= ALPHA:
         return f'TV-Diff and {runner} are level: {difference:+.1%} Recall@20, not significant.{more}'
     return (f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
             f"(significant over users).{more}")
 
 
-def _beaten(found: Dict[str, List[Cell]], metric: str) -> str:
+def _beaten(compared: Compared) -> str:
     """Return which models are above TV-Diff, the best first, or nothing."""
-    better = sorted(((difference, model, p) for model, (difference, p) in compare(found, metric).items()
-                     if difference > 0), reverse=True)
+    better = sorted(((difference, model, p) for model, (difference, p) in compared.items() if difference > 0),
+                    reverse=True)
     names = ', '.join(f"{'the simple ' if model in SIMPLE else ''}{model} ({difference:+.1%}, "
                       f"{'significant' if p < ALPHA else 'not significant'} over users)"
                       for difference, model, p in better)
@@ -142,8 +141,8 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
     if not found:
         said = f'Not run: {command(dataset, "MODEL", protocol)}.'
         return said, [title, '', said, '']
-    said = headline(found)
     compared = {metric: compare(found, metric) for metric in METRICS}
+    said = headline(found, compared)
     theirs = published(dataset) if on_test else {}
     cell = next(iter(found.values()))[0]['metrics']
     lines = [title, '', said, '',
