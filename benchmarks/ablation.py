@@ -4,9 +4,10 @@
 [--set model.hidden_channels=64] --work FOLDER``
 
 Every point of an axis departs from the data set's recipe in the settings of :data:`AXES`; points of several axes that
-come to the same settings are trained once. Cells are ``tvdiff fit`` runs (:mod:`benchmarks.sweep`): finished ones are
-read, interrupted ones go on, and ``--finished`` leaves out all others. ``results/ablation/DATASET-PROTOCOL.json`` is
-written anew after every cell, with Recall@20 user by user; ``README.md`` and the plots are made from the JSON files.
+come to the same settings are trained once. Cells are ``tvdiff fit`` runs (:mod:`benchmarks.sweep`): one that
+``results/ablation/DATASET-PROTOCOL.json`` holds is kept, a finished run is read, an interrupted one goes on, and
+``--finished`` leaves out all others. The JSON is written anew after every cell, with Recall@20 user by user;
+``README.md`` and the plots are made from it alone.
 """
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ import yaml
 from safetensors.numpy import load_file
 from scipy import stats
 
-from benchmarks.sweep import folder_name, pack, run_cell, typed, unpack
+from benchmarks.sweep import flatten, folder_name, pack, run_cell, spread, typed, unpack
 from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
@@ -76,8 +77,7 @@ AXES: Dict[str, Axis] = {
 
 def base_settings(recipe: str, changes: Sequence[str]) -> Settings:
     """Return every setting of a recipe flat, with ``NAME=VALUE`` changes."""
-    flat = {f'{group}.{name}': value for group, values in load_recipe(recipe).to_dict().items()
-            for name, value in values.items()}
+    flat = flatten(load_recipe(recipe))
     for change in changes:
         name, _, value = change.partition('=')
         if name not in flat or not value:
@@ -158,35 +158,34 @@ def run(options: argparse.Namespace) -> None:
                    'recipe': recipe})
     work = Path(options.work) / options.dataset / options.protocol
     work.mkdir(parents=True, exist_ok=True)
+    done = {folder_name(cell_of(base, options.dataset, point.get('settings', {})), int(seed)): cell
+            for point in (record.setdefault('base', {'cells': {}}),
+                          *(point for points in record['axes'].values() for point in points.values()))
+            for seed, cell in point['cells'].items()}
     base_cell = cell_of(base, options.dataset, {})
     for seed in options.seeds:
         for axis, name, cell in [('', 'base', base_cell)] + [
                 (axis, name, cell_of(base, options.dataset, point)) for axis in options.axes
                 for name, point in AXES[axis].points.items()]:
             folder = work / folder_name(cell, seed)
-            if options.finished and not (folder / RUN_METRICS).is_file():
-                print(f'{options.dataset} {axis} {name} seed {seed}: not finished')
-                continue
-            metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
-            _check_settings(folder, {**base, **(AXES[axis].points[name] if axis else {})})
-            point = record['axes'].setdefault(axis, {}).setdefault(name, {'cells': {}}) if axis else (
-                record.setdefault('base', {'cells': {}}))
+            if folder.name not in done:
+                if options.finished and not (folder / RUN_METRICS).is_file():
+                    print(f'{options.dataset} {axis} {name} seed {seed}: not finished')
+                    continue
+                metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
+                done[folder.name] = read_cell(folder, metrics)
+            kept = done[folder.name]
+            point = record['base']
             if axis:
-                point['settings'], point['is_base'] = AXES[axis].points[name], cell == base_cell
-            point['cells'][str(seed)] = read_cell(folder, metrics)
+                about = {'settings': AXES[axis].points[name], 'is_base': cell == base_cell}
+                points = record['axes'].setdefault(axis, {})
+                point = points.get(name, {})
+                if {**about, 'cells': point.get('cells')} != point:  # new, or of other settings by the same name
+                    point = points[name] = {'cells': {}, **about}
+            point['cells'][str(seed)] = kept
             write_json(file, record)
-            print(f"{options.dataset} {axis} {name} seed {seed}: test recall@20 {metrics['test']['recall@20']:.4f}, "
-                  f"{metrics['train_s']:.0f} s", flush=True)
-
-
-def _check_settings(folder: Path, expected: Settings) -> None:
-    """Raise unless a run has these settings: one by an older recipe may lie in a folder of the same name."""
-    groups = read_settings(folder).recipe.to_dict()
-    for name, value in expected.items():
-        group, _, key = name.partition('.')
-        if groups[group][key] != value:
-            raise RuntimeError(f'{folder} was trained with {name}={groups[group][key]}, not {value}: name another '
-                               f'--work')
+            print(f"{options.dataset} {axis} {name} seed {seed}: test recall@20 {kept['test']['recall@20']:.4f}, "
+                  f"{kept['train_s']:.0f} s", flush=True)
 
 
 def _values(point: Dict[str, Any], part: str, metric: str = METRICS[0]) -> List[float]:
@@ -195,9 +194,7 @@ def _values(point: Dict[str, Any], part: str, metric: str = METRICS[0]) -> List[
 
 def _figure(point: Dict[str, Any], part: str, metric: str) -> str:
     values = _values(point, part, metric)
-    if not values:
-        return ''
-    return f'{statistics.mean(values):.4f}' + (f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else '')
+    return spread(values) if values else ''
 
 
 def _mean(point: Dict[str, Any], name: str) -> Optional[float]:

@@ -22,9 +22,9 @@ from typing import Any, Dict, List, Optional, Sequence
 from safetensors.numpy import load_file
 
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
-from benchmarks.sweep import Diverged, pack, run_fit
+from benchmarks.sweep import Diverged, check_run, flatten, pack, run_fit
 from tvdiff_pyg.files import write_json
-from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history, read_settings
+from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
@@ -71,10 +71,9 @@ def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, sett
     if not (folder / CONFIG).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before it had begun
     else:
-        found, expected = read_settings(folder), recipe_of(dataset, model, settings)
-        expected.training.max_minutes = found.recipe.training.max_minutes
-        if (found.recipe, found.protocol, found.seed) != (expected, protocol, seed):
-            raise RuntimeError(f'{folder} holds a run of other settings: delete it, or name another --work')
+        expected = flatten(recipe_of(dataset, model, settings))
+        del expected['training.max_minutes']  # it may go on with another budget
+        check_run(folder, expected, protocol, seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
     return run_fit(
         folder,

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablation import PUBLISHED
-from benchmarks.sweep import pack, unpack
+from benchmarks.sweep import pack, spread, unpack
 from tvdiff_pyg.files import write_atomically, write_json, write_text
 from tvdiff_pyg.thermodynamics import Thermodynamics
 from tvdiff_pyg.training import Run
@@ -244,9 +244,7 @@ def page(record: Dict[str, Any], stem: str = 'pilot') -> str:
                 unit = runs[0]['pairs' if quantity == 'delta_energy' else 'users']
                 for definition in ('ours', 'published'):
                     values = [run[definition][quantity] for run in runs]
-                    cells.append(f'{statistics.mean(values):,.0f}'
-                                 + (f' ± {statistics.stdev(values):,.0f}' if len(values) > 1 else '')
-                                 + f' ({statistics.mean(values) / unit:.3f})')
+                    cells.append(f"{spread(values, ',.0f')} ({statistics.mean(values) / unit:.3f})")
                 theirs = published(dataset, model, quantity)
                 per = '' if theirs is None or dataset in OWN_SPLIT else f' ({theirs / runs[0][UNITS[quantity]]:.3f})'
                 cells.append('' if theirs is None else f'{theirs:,.0f}{per}')

@@ -9,13 +9,13 @@ import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from benchmarks.accuracy import RESULTS, SEEDED
 from benchmarks.spaces import DATASETS, MODELS
-from benchmarks.sweep import unpack
+from benchmarks.sweep import spread, unpack
 from tvdiff_pyg.evaluation import holm, paired_test
 from tvdiff_pyg.files import write_text
 
@@ -70,7 +70,7 @@ def _mean(cells: List[Cell], get: Any) -> float:
 
 
 def _figure(cells: List[Cell], metric: str) -> str:
-    return _spread([cell['metrics']['test'][metric] for cell in cells], '.4f')
+    return spread([cell['metrics']['test'][metric] for cell in cells])
 
 
 def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Compared:
@@ -201,21 +201,17 @@ def time_to_quality(found: Dict[str, List[Cell]], minutes: Optional[float] = Non
     goals, reached, all_passed = zip(*rows)
     passed = [seconds for seconds in all_passed if seconds is not None]
     where = found[OURS][0]['metrics']['selected_on']
-    said = 'did not pass it' if not passed else f"passed it after {_spread(passed, ',.0f')} s" + (
+    said = 'did not pass it' if not passed else f"passed it after {spread(passed, ',.0f')} s" + (
         f' in {len(passed)} of {len(rows)} seeds' if len(passed) < len(rows) else '')
     within = f' within {minutes:.0f} minutes of training' if minutes else ''
     return (f"Time to quality, {len(rows)} seed{'s' if len(rows) > 1 else ''}: LightGCN reached its best {where} "
-            f"Recall@20{within}, {_spread(goals, '.4f')}, after {_spread(reached, ',.0f')} s of training; "
+            f"Recall@20{within}, {spread(goals)}, after {spread(reached, ',.0f')} s of training; "
             f'TV-Diff {said}.')
 
 
 def _within(curve: List[Tuple[float, float]], minutes: Optional[float]) -> List[Tuple[float, float]]:
     began = [0.0] + [seconds for seconds, _ in curve]
     return [row for row, start in zip(curve, began) if minutes is None or start < 60 * minutes]
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f'{statistics.mean(values):{form}}' + (f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else '')
 
 
 def plot(results: Path, dataset: str) -> List[str]:

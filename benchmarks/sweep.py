@@ -19,14 +19,15 @@ import sys
 import zlib
 from base64 import b64decode, b64encode
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import yaml
 
 from tvdiff_pyg.cli import DIVERGED
 from tvdiff_pyg.files import write_json
-from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history
+from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
+from tvdiff_pyg.training.recipe import Recipe, load_recipe
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 
@@ -45,6 +46,16 @@ def unpack(text: str) -> np.ndarray:
     return np.frombuffer(zlib.decompress(b64decode(text)), np.float16).astype(np.float64)
 
 
+def spread(values: Sequence[float], form: str = '.4f') -> str:
+    """Return the mean of values, and their standard deviation where there are several."""
+    return f'{statistics.mean(values):{form}}' + (f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else '')
+
+
+def flatten(recipe: Recipe) -> Dict[str, Any]:
+    """Return a recipe's settings by their names on the command line, ``group.name``."""
+    return {f'{group}.{name}': value for group, values in recipe.to_dict().items() for name, value in values.items()}
+
+
 def grid(vary: Sequence[str]) -> List[Cell]:
     """Return the cells of ``name=value,value`` options: every combination."""
     axes: List[List[Tuple[Tuple[str, str], ...]]] = []
@@ -60,6 +71,17 @@ def grid(vary: Sequence[str]) -> List[Cell]:
 def folder_name(cell: Cell, seed: int) -> str:
     """Return the name of a cell's run folder."""
     return ','.join([f"{name.rpartition('.')[2]}={value}" for name, value in cell.items()] + [f'seed={seed}'])
+
+
+def check_run(folder: Path, settings: Mapping[str, Any], protocol: str, seed: int) -> None:
+    """Raise ``RuntimeError`` unless a folder's run was begun with these settings, by ``group.name``."""
+    run = read_settings(folder)
+    found = {**flatten(run.recipe), 'protocol': run.protocol, 'seed': run.seed}
+    wanted = {**settings, 'protocol': protocol, 'seed': seed}
+    other = [f'{name} {found.get(name)}, not {value}' for name, value in wanted.items() if found.get(name) != value]
+    if other:
+        raise RuntimeError(f"{folder} holds a run of other settings ({'; '.join(other)}): delete it, or name another "
+                           f'folder of runs')
 
 
 def run_fit(folder: Path, begin: Sequence[str], always: Sequence[str] = ()) -> Dict[str, Any]:
@@ -101,7 +123,14 @@ def typed(value: str) -> Any:
 
 def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
              data_root: Any = None) -> Dict[str, Any]:
-    """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds."""
+    """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds.
+
+    Raises:
+        RuntimeError: the folder holds a run of other settings, or of another version of the recipe.
+    """
+    if (folder / CONFIG).is_file():
+        settings = {**flatten(load_recipe(recipe)), **{name: typed(value) for name, value in cell.items()}}
+        check_run(folder, settings, protocol, seed)
     if (folder / METRICS).is_file():
         metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
     else:
@@ -111,13 +140,6 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
             *(['--data-root', str(data_root)] if data_root else [])])
     # The median is not moved by a pause, as the total is.
     metrics['epoch_s'] = statistics.median(row['seconds'] for row in read_history(folder))
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding='utf-8'))
-    if (metrics['protocol'], metrics['seed']) != (protocol, seed):
-        raise RuntimeError(f'{folder} holds a run of another protocol or seed: name another --out')
-    for name, value in cell.items():
-        group, _, key = name.partition('.')
-        if config[group][key] != typed(value):
-            raise RuntimeError(f'{folder} holds a run with another {name}: name another --out')
     return metrics
 
 

@@ -197,6 +197,21 @@ def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Pa
     file.unlink()
     ablation.main(options)
     assert json.loads(file.read_text()) == record
+    work = tmp_path / 'work'
+    work.rename(tmp_path / 'away')  # another machine: what the JSON holds is not trained again
+    points['loss-history']['settings'] = {'diffusion.timesteps': 'another'}  # of an older version of the axis
+    del record['base']['cells']['0']  # which a point of the same settings still has
+    file.write_text(json.dumps(record))
+    with pytest.raises(TypeError, match='NoneType'):  # the point, and nothing before it, would be trained
+        ablation.main(options)
+    assert json.loads(file.read_text())['base']['cells'] == points['uniform']['cells']
+    shutil.rmtree(work)
+    (tmp_path / 'away').rename(work)
+    ablation.main(options)
+    record = json.loads(file.read_text())
+    assert record['axes']['timesteps']['loss-history'] == {
+        'cells': {'0': cell}, 'is_base': False, 'settings': {'diffusion.timesteps': 'loss-history'}}
+    points = record['axes']['timesteps']
     with pytest.raises(SystemExit, match='name another --results'):
         ablation.main([*options, '--set', 'training.lr=0.01'])
 

@@ -53,9 +53,9 @@ def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: p
     monkeypatch.setattr(sweep.subprocess, 'run', None)  # finished cells are read
     assert sweep.main(options) == again
 
-    with pytest.raises(RuntimeError, match='another protocol or seed'):
+    with pytest.raises(RuntimeError, match=r'of other settings \(.*protocol holdout, not paper\)'):
         sweep.run_cell('movielens-small', 'paper', {}, 1, folder)
-    with pytest.raises(RuntimeError, match='another model.hidden_channels'):
+    with pytest.raises(RuntimeError, match='model.hidden_channels 8, not 16'):
         sweep.run_cell('movielens-small', 'holdout', {'model.hidden_channels': '16'}, 1, folder)
 
 
