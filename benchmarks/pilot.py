@@ -4,9 +4,9 @@
 [--md FILE]``
 
 Reads the finished runs that ``benchmarks.accuracy --work FOLDER`` left, and takes delta U and delta S of all users by
-our definitions and by those of the paper's plots (SPEC 10), beside the published figures. The page and its plots are
-made from the JSON alone: without ``--work``, from what ``--json`` holds. The protocol ``paper`` trains on the published
-training part; totals over another number of pairs cannot be compared, values a pair can.
+our definitions and by those of the paper's plots (SPEC 10), beside the published figures. What ``--json`` holds of
+other runs is kept. The page and its plots are made from the JSON alone, without ``--work`` too. The protocol ``paper``
+trains on the published training part; totals over another number of pairs cannot be compared, values a pair can.
 """
 from __future__ import annotations
 
@@ -295,19 +295,26 @@ def main(argv: Any = None) -> Dict[str, Any]:
     options = parser.parse_args(argv)
     if not options.work and not options.json:
         parser.error('--work or --json must say where the figures come from')
-    record: Dict[str, Any] = {'protocol': options.protocol, 'versions': versions(), 'datasets': {}}
-    for dataset in options.datasets if options.work else ():
-        found = record['datasets'].setdefault(dataset, {})
-        for model in MODELS:
-            folders = [folder for folder in sorted(
-                (Path(options.work) / dataset / model).glob(f'{options.protocol}-seed*'))
-                if (folder / METRICS).is_file()]
-            if folders:
-                found[model] = [measure(folder, folder == folders[0]) for folder in folders]
-    if not options.work:
+    record: Dict[str, Any] = {'protocol': options.protocol, 'datasets': {}}
+    if options.json and (Path(options.json).is_file() or not options.work):
         record = json.loads(Path(options.json).read_text(encoding='utf-8'))
-    elif options.json:
-        write_json(Path(options.json), record)
+    if options.work:
+        if record['protocol'] != options.protocol:
+            parser.error(f"{options.json} is of the protocol {record['protocol']}: name another --json")
+        record['versions'] = versions()
+        for dataset in options.datasets:
+            found = record['datasets'].setdefault(dataset, {})
+            for model in MODELS:
+                folders = {int(folder.name.rpartition('seed')[2]): folder for folder in
+                           (Path(options.work) / dataset / model).glob(f'{options.protocol}-seed*')
+                           if (folder / METRICS).is_file()}
+                runs = {run['seed']: run for run in found.get(model, [])}
+                first = min({*runs, *folders}, default=0)
+                runs.update({seed: measure(folder, seed == first) for seed, folder in folders.items()})
+                if runs:
+                    found[model] = [runs[seed] for seed in sorted(runs)]
+        if options.json:
+            write_json(Path(options.json), record)
     if options.md:
         path = Path(options.md)
         write_text(path, page(record, path.stem))

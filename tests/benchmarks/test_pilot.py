@@ -120,6 +120,8 @@ def test_runs_are_measured_by_both_definitions(run_folder: Path, tmp_path: Path,
     for name in ('paper-seed0', 'paper-seed1', 'holdout-seed0'):
         shutil.copytree(run_folder, folder / name)
     (folder / 'paper-seed2').mkdir()  # begun, not finished
+    path = folder / 'paper-seed1' / 'metrics.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'seed': 1}))
     monkeypatch.setattr(pilot, 'NUM_DRAWN', 7)
     monkeypatch.setattr(pilot, 'NUM_EPOCHS', 3)
     options = ['--json', str(tmp_path / 'a.json'), '--md', str(tmp_path / 'a.md')]
@@ -133,8 +135,9 @@ def test_runs_are_measured_by_both_definitions(run_folder: Path, tmp_path: Path,
         assert measured[definition]['delta_energy'] == pytest.approx(total['delta_energy'], abs=1e-3)
         assert other[definition] == measured[definition]
     assert measured['published_pairs'] == metrics['pairs']['train'] + metrics['pairs']['validation'] > measured['pairs']
-    for name in ('split_checksum', 'versions', 'device', 'seed'):
+    for name in ('split_checksum', 'versions', 'device'):
         assert measured[name] == metrics[name]
+    assert [measured['seed'], other['seed']] == [metrics['seed'], 1] == [0, 1]
     assert measured['seconds'] > 0 and 'per_user' not in other
     degree = run.split.train.user_degree
     assert sum(n * users for n, users in zip(*measured['degrees'])) == int(degree.sum())
@@ -155,5 +158,11 @@ def test_runs_are_measured_by_both_definitions(run_folder: Path, tmp_path: Path,
     (tmp_path / 'a-lastfm.png').unlink()
     pilot.main(options)
     assert (tmp_path / 'a.md').read_text() == page and (tmp_path / 'a-lastfm.png').read_bytes() == plot
-    with pytest.raises(SystemExit):
-        pilot.main([])
+    shutil.copytree(run_folder, tmp_path / 'later' / 'lastfm' / 'bpr-mf' / 'paper-seed0')  # on another machine
+    later = pilot.main(['--work', str(tmp_path / 'later'), *options])
+    assert later['datasets']['lastfm']['tv-diff'] == record['datasets']['lastfm']['tv-diff']
+    bpr, = later['datasets']['lastfm']['bpr-mf']
+    assert bpr['ours'] == measured['ours'] and 'per_user' in bpr
+    for wrong in ([], ['--work', str(tmp_path / 'later'), '--protocol', 'holdout', *options]):
+        with pytest.raises(SystemExit):
+            pilot.main(wrong)
