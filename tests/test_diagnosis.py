@@ -1,9 +1,11 @@
 """Signatures of failure in histories that were made up to lie on either side of each rule."""
 import math
+import re
 
 import pytest
 
 from tvdiff_pyg.diagnosis import diagnose, diagnose_all, diverged
+from tvdiff_pyg.training.recipe import MODELS, ModelConfig, Recipe
 
 METRIC = 'validation/recall@20'
 
@@ -96,6 +98,35 @@ def test_in_words():
     assert str(found) == ('divergence: the loss became nan in epoch 3. Likely cause: steps or noise too large. Try: a '
                           'lower training.lr, loss.temperature or diffusion.scale, in another folder.')
     assert list(found.to_dict()) == ['name', 'saw', 'cause', 'change']
+
+
+@pytest.mark.parametrize('columns, settings, change', [
+    ({'loss': lambda e: 100 + 5 * e}, ['training.lr'], 'a lower training.lr, in another folder'),
+    ({'loss': lambda e: 100 + 5 * e}, ['training.lr', 'diffusion.scale'],
+     'a lower training.lr or diffusion.scale, in another folder'),
+    ({'loss': lambda e: 1.0}, ['training.lr'], 'a larger training.lr'),
+    ({'uniformity': lambda e: 0.99}, ['training.lr'], 'a larger training.lr'),
+    ({'uniformity': lambda e: 0.99}, None, 'fewer model.num_layers, or a larger training.lr'),
+    ({METRIC: lambda e: 0.2 - 0.01 * e}, ['training.lr', 'model.regularization', 'training.average'],
+     'a lower training.lr, or more model.regularization, or some training.average'),
+    ({'energy': wave(0.04, 0.01), 'entropy': wave(-0.01, -0.02)}, ['training.lr'], 'a lower training.lr'),
+])
+def test_advice_names_only_settings_that_the_model_has(columns, settings, change):
+    for found in (diagnose(history(**columns), METRIC, 1.0, settings),
+                  diagnose_all(history(**columns), METRIC, 1.0, settings)):
+        assert [diagnosis.change for diagnosis in found] == [change]
+
+
+@pytest.mark.parametrize('model', [name for name, model in MODELS.items() if 'training' in model.others])
+def test_every_model_that_trains_has_something_to_change(model):
+    settings = Recipe(model=ModelConfig(model)).settings()
+    assert {'training.lr', 'training.average'} <= {*settings} and 'model.name' in settings
+    assert ('loss.temperature' in settings) == ('sampler.lam' in settings and 'diffusion' in MODELS[model].others)
+    for columns in ({'loss': lambda e: 100 + 5 * e}, {'loss': lambda e: 1.0}, {'uniformity': lambda e: 0.99},
+                    {METRIC: lambda e: 0.2 - 0.01 * e}):
+        found, = diagnose(history(**columns), METRIC, 1.0, settings)
+        named = re.findall(r'[a-z]+\.[a-z_]+', found.change)
+        assert named and {*named} <= {*settings}, found
 
 
 def test_what_has_passed_is_not_forgotten() -> None:

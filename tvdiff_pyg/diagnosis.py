@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Container, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
 History = Sequence[Dict[str, float]]
+Settings = Optional[Container[str]]  # names that advice may hold; None for all
 
 EPOCHS = 5  # fewer say nothing
 WINDOW = 12  # epochs in which oscillation is looked for
@@ -45,7 +46,7 @@ class Diagnosis:
         return asdict(self)
 
 
-def diagnose(history: History, metric: str, temperature: float = 1.0) -> List[Diagnosis]:
+def diagnose(history: History, metric: str, temperature: float = 1.0, settings: Settings = None) -> List[Diagnosis]:
     r"""Look for the signatures of failure in a training history.
 
     ``oscillation``
@@ -70,45 +71,58 @@ def diagnose(history: History, metric: str, temperature: float = 1.0) -> List[Di
             ``false_negatives_by_chance`` (shares of the drawn negatives).
         metric: name of the column that epochs are selected by; higher is better.
         temperature: :math:`\tau`.
+        settings: names, ``group.name``, that the advice may hold: those that the model has; ``None`` for all.
 
     Returns:
         What was found, worst first; nothing where all is well or there are fewer than 5 epochs.
     """
     if len(history) < EPOCHS:
         return []
-    found = (check(history, metric, temperature) for check in _CHECKS)
+    found = (check(history, metric, temperature, settings) for check in _CHECKS)
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
 
-def diagnose_all(history: History, metric: str, temperature: float = 1.0) -> List[Diagnosis]:
+def diagnose_all(history: History, metric: str, temperature: float = 1.0,
+                 settings: Settings = None) -> List[Diagnosis]:
     """Return what :func:`diagnose` would have said after any epoch: each signature as it was first seen."""
     found: Dict[str, Diagnosis] = {}
     for epochs in range(EPOCHS, len(history) + 1):
-        for diagnosis in diagnose(history[:epochs], metric, temperature):
+        for diagnosis in diagnose(history[:epochs], metric, temperature, settings):
             found.setdefault(diagnosis.name, diagnosis)
     return list(found.values())
 
 
-def diverged(what: str) -> Diagnosis:
+def diverged(what: str, settings: Settings = None) -> Diagnosis:
     """Return the diagnosis of a loss or a weight that is no longer finite."""
-    return Diagnosis('divergence', what, 'steps or noise too large',
-                     'a lower training.lr, loss.temperature or diffusion.scale, in another folder')
+    lower = _advice(settings, ('a lower', 'training.lr loss.temperature diffusion.scale'))
+    return Diagnosis('divergence', what, 'steps or noise too large', f'{lower}, in another folder')
+
+
+def _advice(settings: Settings, *changes: Tuple[str, str]) -> str:
+    """Return what to change: how, and the names of the settings, of which those are kept that the model has."""
+    kept = []
+    for how, names in changes:
+        mine = [name for name in names.split() if settings is None or name in settings]
+        if mine:
+            kept.append(f'{how} ' + ' or '.join(part for part in (', '.join(mine[:-1]), mine[-1]) if part))
+    return ', or '.join(kept)
 
 
 def _column(history: History, name: str) -> torch.Tensor:
     return torch.tensor([row.get(name, float('nan')) for row in history], dtype=torch.float64)
 
 
-def _divergence(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+def _divergence(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     loss = _column(history, 'loss')
     low = int(loss.argmin())
     fall, rise = float(loss[0] - loss[low]), float(loss[-1] - loss[low])
     if rise <= max(RISE * fall, LEAST_RISE * abs(float(loss[0]))):
         return None
-    return diverged(f'the loss fell to {float(loss[low]):.4g} in epoch {low} and has risen to {float(loss[-1]):.4g}')
+    return diverged(f'the loss fell to {float(loss[low]):.4g} in epoch {low} and has risen to {float(loss[-1]):.4g}',
+                    settings)
 
 
-def _oscillation(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+def _oscillation(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     last = history[-WINDOW:]
     terms = [_column(last, 'energy'), -temperature * _column(last, 'entropy')]
     steps = [term.diff() for term in terms]
@@ -122,10 +136,10 @@ def _oscillation(history: History, metric: str, temperature: float) -> Optional[
     return Diagnosis('oscillation', f'energy and entropy term pull against each other: over {WINDOW} epochs they swing '
                      f'by {swing[0]:.1%} and {swing[1]:.1%} an epoch (correlation {correlation:.2f})',
                      'the temperature, at this step size, lets neither term win',
-                     'a lower loss.temperature or training.lr')
+                     _advice(settings, ('a lower', 'loss.temperature training.lr')))
 
 
-def _recall_collapse(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+def _recall_collapse(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     values = _column(history, metric)
     best = int(values.argmax())
     if best > len(history) // 2 or float(values[-1]) >= COLLAPSE * float(values[best]):
@@ -136,29 +150,31 @@ def _recall_collapse(history: History, metric: str, temperature: float) -> Optio
                      for name in ('false_negatives', 'false_negatives_by_chance'))
     if bool(drawn > max(FALSE_NEGATIVES, ABOVE_CHANCE * float(chance))):
         return Diagnosis('recall collapse', f'{saw}; {float(drawn):.2%} of the drawn negatives are held-out positives, '
-                         f'where chance would give {float(chance):.2%}', 'false negatives', 'a larger sampler.gamma')
+                         f'where chance would give {float(chance):.2%}', 'false negatives',
+                         _advice(settings, ('a larger', 'sampler.gamma'), ('uniform for', 'sampler.name')))
     return Diagnosis('recall collapse', saw, 'over-fitting',
-                     'a lower training.lr or training.lr_decay, more model.dropout, or training.average')
+                     _advice(settings, ('a lower', 'training.lr training.lr_decay'),
+                             ('more', 'model.dropout model.regularization'), ('some', 'training.average')))
 
 
-def _near_uniform(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+def _near_uniform(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     uniformity = history[-1].get('uniformity', 0.0)
     if uniformity < UNIFORM:
         return None
     return Diagnosis('near-uniform scores', f"a row's entropy is {uniformity:.1%} of the largest there can be",
                      'over-smoothing, or weights that have hardly moved: the scores do not tell items apart',
-                     'fewer model.num_layers, or a larger training.lr')
+                     _advice(settings, ('fewer', 'model.num_layers'), ('a larger', 'training.lr')))
 
 
-def _flat_loss(history: History, metric: str, temperature: float) -> Optional[Diagnosis]:
+def _flat_loss(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     loss = _column(history, 'loss')
     change = float((loss.max() - loss.min()) / loss.abs().max().clamp(min=1e-30))
     if change >= FLAT:
         return None
     return Diagnosis('flat loss', f'the loss has moved by {change:.2%} in {len(history)} epochs',
                      'steps too small, or noise that drowns the rows',
-                     'a larger training.lr, or a smaller diffusion.scale')
+                     _advice(settings, ('a larger', 'training.lr'), ('a smaller', 'diffusion.scale')))
 
 
-_CHECKS: Sequence[Callable[[History, str, float], Optional[Diagnosis]]] = (
+_CHECKS: Sequence[Callable[[History, str, float, Settings], Optional[Diagnosis]]] = (
     _divergence, _recall_collapse, _oscillation, _near_uniform, _flat_loss)

@@ -134,6 +134,18 @@ def test_a_training_that_diverges_at_once_leaves_no_run(
         Run.load(tmp_path / 'run')
 
 
+@pytest.mark.parametrize('thermo_users', [0, 40])
+def test_scores_that_overflow_are_a_divergence_with_advice_for_the_model(ratings_file: Path, tmp_path: Path,
+                                                                         thermo_users: int) -> None:
+    training = {'lr': 1e25, 'thermo_users': thermo_users, 'ks': [20]}  # one step a batch: every weight stays finite
+    recipe = Recipe.from_dict({'dataset': {'name': 'interaction-file', 'path': str(ratings_file)},
+                               'model': {'name': 'bpr-mf'}, 'training': training})
+    with pytest.raises(TrainingDiverged, match=r'a score is no longer finite in epoch 0: try a lower training\.lr, in '
+                                               r'another folder; there is no epoch') as caught:
+        fit(recipe, tmp_path / 'run', progress=False)
+    assert caught.value.diagnosis.change == 'a lower training.lr, in another folder'  # no temperature, no noise
+
+
 @pytest.mark.parametrize('batches, expected', [(4, 'is kept in the run'), (0, 'there is no epoch before it to keep')])
 def test_the_command_line_ends_a_divergence_with_a_status_of_its_own(
         batches: int, expected: str, diverging: Callable[[int], None], fit_options: Callable[..., list], tmp_path: Path,

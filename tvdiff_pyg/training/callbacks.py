@@ -122,7 +122,7 @@ class FailureSignatures(pl.Callback):
 
     def _look(self, module: Any) -> None:
         known = {diagnosis.name for diagnosis in self.found}
-        for diagnosis in diagnose(module.history, module.monitor, self.temperature):
+        for diagnosis in diagnose(module.history, module.monitor, self.temperature, module.settings):
             if diagnosis.name not in known:
                 self.found.append(diagnosis)
                 module.print(str(diagnosis), flush=True)

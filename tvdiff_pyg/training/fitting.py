@@ -164,7 +164,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
                                recipe.training.weight_decay, seed, out / LOG, recipe.training.optimizer,
                                recipe.training.max_minutes, recipe.training.lr_decay, recipe.training.beta2,
-                               recipe.training.average)
+                               recipe.training.average, recipe.settings())
     batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed,
                                     recipe.training.num_parts, rank(), world_size())
     with _only_writer(out) if rank() == 0 else nullcontext():
@@ -217,7 +217,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
             started: float, out: Path) -> Run:
     """Take the best epoch's weights, test them, and write what makes the run a finished one, metrics last."""
     recipe, data = settings.recipe, split.data
-    diagnoses = diagnose_all(module.history, module.monitor, recipe.loss.temperature)
+    diagnoses = diagnose_all(module.history, module.monitor, recipe.loss.temperature, module.settings)
     if diverged is not None:  # which says more than that the loss had begun to rise
         diagnoses = [diverged.diagnosis, *(found for found in diagnoses if found.name != diverged.diagnosis.name)]
     epoch = None

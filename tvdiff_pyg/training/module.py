@@ -6,7 +6,7 @@ import io
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Container, Dict, List, Optional
 
 import pytorch_lightning as pl
 import torch
@@ -20,7 +20,7 @@ from tvdiff_pyg.sampling import NegativeSampler
 from tvdiff_pyg.training.callbacks import EpochWatcher
 from tvdiff_pyg.training.data import PartSampler, derived_seed
 from tvdiff_pyg.training.optimizer import RowLazyAdam, WeightAverage
-from tvdiff_pyg.typing import Batch, LossTerms
+from tvdiff_pyg.typing import Batch, LossTerms, Scorer
 
 SELECTION_K = 20
 SELECTION_METRIC = f'recall@{SELECTION_K}'
@@ -63,6 +63,7 @@ class RecommenderModule(pl.LightningModule):
         beta2: decay of Adam's second moments.
         average: decay of a moving average of the weights, in 0..1 (see :class:`WeightAverage`), which is what is
             evaluated and kept; ``None`` for the weights themselves.
+        settings: names of the settings that a diagnosis may advise to change; ``None`` for all there are.
     """
 
     def __init__(
@@ -79,12 +80,13 @@ class RecommenderModule(pl.LightningModule):
         lr_decay: float = 1.0,
         beta2: float = 0.999,
         average: Optional[float] = None,
+        settings: Optional[Container[str]] = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluator, self.selected_on = model, evaluator, selected_on
         self.lr, self.weight_decay, self.seed, self.log_file = lr, weight_decay, seed, log_file
         self.optimizer, self.max_minutes, self.lr_decay = optimizer, max_minutes, lr_decay
-        self.beta2 = beta2
+        self.beta2, self.settings = beta2, settings
         self.average = None if average is None else WeightAverage(model, average)
         self.history: List[Dict[str, float]] = []
         self.earlier_seconds = 0.0
@@ -155,7 +157,7 @@ class RecommenderModule(pl.LightningModule):
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise self._diverged('a weight is no longer finite')
         with nullcontext() if self.average is None else self.average.in_place_of(self.model):
-            scorer = model.scorer()
+            scorer = self._finite(model.scorer())
             for name, value in self.evaluator(scorer).mean.items():
                 row[f'{self.selected_on}/{name}'] = value
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -171,8 +173,18 @@ class RecommenderModule(pl.LightningModule):
             self.print(f"epoch {self.current_epoch:3d}  energy {row['energy']:.6f}  entropy {row['entropy']:.6f}  "
                        f"{self.monitor} {row[self.monitor]:.4f}  {row['seconds']:.1f} s", flush=True)
 
+    def _finite(self, scorer: Scorer) -> Scorer:
+        """Return a scorer that ends the training where scores overflow, though every weight is finite."""
+        def checked(users: Tensor) -> Tensor:
+            scores = scorer(users)
+            if not bool(scores.sum().isfinite()):  # one read of what has taken 2 d operations an entry
+                raise self._diverged('a score is no longer finite')
+            return scores
+
+        return checked
+
     def _diverged(self, what: str) -> TrainingDiverged:
-        diagnosis = diverged(f'{what} in epoch {self.current_epoch}')
+        diagnosis = diverged(f'{what} in epoch {self.current_epoch}', self.settings)
         return TrainingDiverged(f'{diagnosis.saw}: try {diagnosis.change}', diagnosis)
 
     def _write_log(self) -> None:

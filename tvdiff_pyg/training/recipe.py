@@ -345,6 +345,12 @@ class Recipe:
         """Return the settings as nested plain values."""
         return asdict(self)
 
+    def settings(self) -> List[str]:
+        """Return the names, ``group.name``, of the settings that the model has."""
+        model = MODELS[self.model.name]
+        return [f'{group}.{setting}' for group in ('model', 'diffusion', 'loss', 'sampler', 'training')
+                for setting in vars(getattr(self, group)) if model.has(group, setting)]
+
 
 @cache
 def _parser() -> ArgumentParser:
