@@ -5,8 +5,8 @@
 
 Per data set and model, settings are searched on validation (the first setting and nine random ones, the same number
 and the same minutes for every model; the draws depend on data set and model alone); then a cell is trained for each
-protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: their first setting is
-carried over. Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run resumes from its
+protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: one setting is carried
+over (``spaces.py`` says from where). Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run resumes from its
 last epoch, and so does one that ran out of an earlier, smaller budget. ``python -m benchmarks.report`` makes the tables
 and plots from the JSON files.
 """

@@ -17,7 +17,7 @@ class DatasetPlan(NamedTuple):
     """How a data set is run.
 
     Attributes:
-        searched: whether settings are searched; otherwise the first one of each model is carried over.
+        searched: whether settings are searched; otherwise one of each model is carried over.
         recipe: TV-Diff's first setting.
         source: where that is from.
         budget_minutes: of training, that time to quality is compared within; ``None`` for as long as it takes.
