@@ -22,7 +22,7 @@ import yaml
 from safetensors.numpy import load_file
 from scipy import stats
 
-from benchmarks.sweep import flatten, folder_name, pack, run_cell, spread, typed, unpack
+from benchmarks.sweep import Diverged, flatten, folder_name, pack, run_cell, spread, typed, unpack
 from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
@@ -172,7 +172,11 @@ def run(options: argparse.Namespace) -> None:
                 if options.finished and not (folder / RUN_METRICS).is_file():
                     print(f'{options.dataset} {axis} {name} seed {seed}: not finished')
                     continue
-                metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
+                try:
+                    metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
+                except Diverged as error:  # in its first epoch: the point stays empty
+                    print(error, flush=True)
+                    continue
                 done[folder.name] = read_cell(folder, metrics)
             kept = done[folder.name]
             point = record['base']

@@ -5,10 +5,10 @@
 
 Per data set and model, settings are searched on validation (the first setting and nine random ones, the same number
 and the same minutes for every model; the draws depend on data set and model alone); then a cell is trained for each
-protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: one setting is carried
-over (``spaces.py`` says from where). Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run resumes from its
-last epoch, and so does one that ran out of an earlier, smaller budget. ``python -m benchmarks.report`` makes the tables
-and plots from the JSON files.
+protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: one setting is carried over
+(``spaces.py`` says from where). Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run
+resumes from its last epoch, and so does one that ran out of an earlier, smaller budget. ``python -m benchmarks.report``
+makes the tables and plots from the JSON files.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from safetensors.numpy import load_file
 
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
-from benchmarks.sweep import Diverged, check_run, flatten, pack, run_fit
+from benchmarks.sweep import Diverged, check_run, flatten, pack, run_fit, unflatten
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe
@@ -36,11 +36,7 @@ WATCHED = ('delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_
 
 def recipe_of(dataset: str, model: str, settings: Settings) -> Recipe:
     """Return the recipe that a model's settings stand for; settings that are defaults may be left out."""
-    groups: Dict[str, Dict[str, Any]] = {'dataset': {'name': dataset}, 'model': {'name': model}}
-    for name, value in settings.items():
-        group, _, key = name.partition('.')
-        groups.setdefault(group, {})[key] = value
-    return Recipe.from_dict(groups)
+    return Recipe.from_dict(unflatten({'dataset.name': dataset, 'model.name': model, **settings}))
 
 
 def draw_setting(dataset: str, model: str, number: int) -> Settings:

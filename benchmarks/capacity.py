@@ -67,7 +67,7 @@ def step_bytes(s: Shape) -> float:
 
 
 def graph_bytes(s: Shape) -> float:
-    """Return the bytes of the data: three int64 an interaction, and five and a float32 an edge of the graph."""
+    """Return the bytes of the data: two int64 an interaction, and three and a float32 an edge of the graph."""
     return PAIR * s.interactions
 
 

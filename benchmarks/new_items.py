@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablation import base_settings
+from benchmarks.sweep import unflatten
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import ItemKNN
@@ -83,11 +84,7 @@ def measure(options: argparse.Namespace, seed: int) -> Dict[str, Any]:
     hidden = hide(split.train, options.share, options.least, seed)
     work = Path(options.work) / options.dataset / f'{seed}-share{options.share}-least{options.least}'
     work.mkdir(parents=True, exist_ok=True)
-    flat = base_settings(options.dataset, options.set)
-    values: Dict[str, Dict[str, Any]] = {}
-    for name, value in flat.items():
-        group, _, key = name.partition('.')
-        values.setdefault(group, {})[key] = value
+    values = unflatten(base_settings(options.dataset, options.set))
     test = write_pairs(work / 'test.tsv', split.test.edge_index, users, items)
     runs = {}
     for name, pairs in (('all', edges), ('without', edges[:, ~hidden[edges[1]]])):

@@ -30,6 +30,7 @@ from tvdiff_pyg.thermodynamics import CLIP, sample_users, thermodynamics
 from tvdiff_pyg.training import Run
 from tvdiff_pyg.training.environment import versions
 from tvdiff_pyg.training.folder import read_settings
+from tvdiff_pyg.training.plots import save_figure
 
 NORMALIZATIONS = ('sym', 'left', 'linkprop')
 PLANTED: List[Dict[str, Any]] = [
@@ -248,7 +249,7 @@ def plot(rows: List[Dict[str, Any]], path: Path) -> None:
         pair[0].set_ylabel('tr(S L S^T) / |S|^2, less is smoother')
         pair[1].set_ylabel('entropy - log2 n_u, bits a user')
         pair[1].legend(fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from benchmarks.spaces import DATASETS, MODELS
 from benchmarks.sweep import spread, unpack
 from tvdiff_pyg.evaluation import holm, paired_test
 from tvdiff_pyg.files import write_text
+from tvdiff_pyg.training.plots import save_figure
 
 OURS = 'tv-diff'
 SIMPLE = ('popularity', 'item-knn', 'ease', 'gf-cf', 'ials', 'bpr-mf')
@@ -244,7 +245,7 @@ def plot(results: Path, dataset: str) -> List[str]:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-            figure.savefig(results / f'{dataset}-{kind}.png', dpi=110)
+            save_figure(figure, results / f'{dataset}-{kind}.png')
             drawn += [f'![{title} on {dataset}]({dataset}-{kind}.png)', '']
     return drawn
 

@@ -31,6 +31,7 @@ from tvdiff_pyg.nn import AnisotropicDenoiser, HelmholtzFreeEnergy, TVDiff  # no
 from tvdiff_pyg.sampling import ARGumbelSampler  # noqa: E402
 from tvdiff_pyg.training import RowLazyAdam  # noqa: E402
 from tvdiff_pyg.training.environment import peak_rss_mb, versions  # noqa: E402
+from tvdiff_pyg.training.plots import save_figure  # noqa: E402
 from tvdiff_pyg.typing import Batch  # noqa: E402
 
 ENGINES = ('factored', 'rows', 'dense')
@@ -124,7 +125,7 @@ def plot(rows: List[Dict[str, Any]], path: Path) -> None:
         axis.set_xlabel('users, and items; 20 interactions a user')
         axis.set_ylabel(label)
         axis.legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 if __name__ == '__main__':

@@ -56,6 +56,15 @@ def flatten(recipe: Recipe) -> Dict[str, Any]:
     return {f'{group}.{name}': value for group, values in recipe.to_dict().items() for name, value in values.items()}
 
 
+def unflatten(settings: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
+    """Return settings by ``group.name`` in groups, as a recipe's file has them."""
+    groups: Dict[str, Dict[str, Any]] = {}
+    for name, value in settings.items():
+        group, _, key = name.partition('.')
+        groups.setdefault(group, {})[key] = value
+    return groups
+
+
 def grid(vary: Sequence[str]) -> List[Cell]:
     """Return the cells of ``name=value,value`` options: every combination."""
     axes: List[List[Tuple[Tuple[str, str], ...]]] = []
@@ -126,6 +135,7 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
     """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds.
 
     Raises:
+        Diverged: there is no good epoch.
         RuntimeError: the folder holds a run of other settings, or of another version of the recipe.
     """
     if (folder / CONFIG).is_file():
@@ -197,8 +207,12 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     cells = grid(options.vary)
     rows: List[Dict[str, Any]] = []
     for seed, cell in itertools.product(options.seeds, cells):
-        metrics = run_cell(options.recipe, options.protocol, cell, seed, out / folder_name(cell, seed),
-                           options.data_root)
+        try:
+            metrics = run_cell(options.recipe, options.protocol, cell, seed, out / folder_name(cell, seed),
+                               options.data_root)
+        except Diverged as error:  # in its first epoch: there is nothing to compare
+            print(error, flush=True)
+            continue
         del metrics['files']
         rows.append({'cell': cell, **metrics})
         print(f"{folder_name(cell, seed)}: test recall@20 {metrics['test']['recall@20']:.4f} "
@@ -207,6 +221,8 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
             result = {'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
                       'summary': summary(rows), 'cells': rows}
             write_json(Path(options.json), result)
+    if not rows:
+        raise SystemExit('all cells diverged')
     selected = 'TEST, as published' if options.protocol == 'paper' else 'validation'
     print(f'\n{options.recipe}, epochs selected on {selected}, {rows[0]["device"]}\n\n{table(summary(rows))}')
     return rows

@@ -109,8 +109,10 @@ def peer(folder: Path, start: str, seed: int) -> None:
     epoch = len(times) - 2 - trainer.cur_step
     about = json.dumps({'epoch': epoch, 'epochs': len(times) - 1, 'train_s': times[-1] - times[0], 'own': own})
     batches = len(drawn) // (len(times) - 1) * (epoch + 1)
-    np.savez(folder / f'peer-{start}-{seed}.npz', z=ordered(*model.forward()), about=about,
+    part = folder / f'part-{start}-{seed}.npz'  # this environment may lack tvdiff_pyg, which has a function for it
+    np.savez(part, z=ordered(*model.forward()), about=about,
              batches=np.concatenate(drawn[:batches], 1), sizes=[batch.shape[1] for batch in drawn[:batches]], **out)
+    part.replace(folder / f'peer-{start}-{seed}.npz')
     print(start, seed, about, flush=True)
 
 
@@ -156,6 +158,7 @@ def ours(split: Any, folder: Path, start: str, seed: int, data_root: Any) -> Dic
 
 def replay(split: Any, folder: Path, start: str, seed: int) -> Dict[str, Any]:
     """Train ours on the batches that RecBole drew, from its first embeddings, and keep what that gave."""
+    from tvdiff_pyg.files import write_json
     from tvdiff_pyg.nn import LightGCN
     from tvdiff_pyg.typing import Batch
     file = folder / f'replay-{start}-{seed}.json'
@@ -173,8 +176,8 @@ def replay(split: Any, folder: Path, start: str, seed: int) -> Dict[str, Any]:
             adam.step()
         z = model.embeddings().detach()
         difference = (z - torch.from_numpy(found['z'])).abs().max().item() / float(np.abs(found['z']).max())
-        file.write_text(json.dumps({'by': "ours, RecBole's batches", 'start': start, 'seed': seed, **rank(split, z),
-                                    'largest_difference_of_embeddings': difference}), encoding='utf-8')
+        write_json(file, {'by': "ours, RecBole's batches", 'start': start, 'seed': seed, **rank(split, z),
+                          'largest_difference_of_embeddings': difference})
     out: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
     return out
 
@@ -214,7 +217,7 @@ def main(argv: Any = None) -> None:
     parser.add_argument('--starts', nargs='+', choices=STARTS, default=list(STARTS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--data-root', default=None)
-    parser.add_argument('--json', default=os.devnull)
+    parser.add_argument('--json', type=Path, help='the file of results; what it holds of other cells is kept')
     options = parser.parse_args(argv)
     cells = [(start, seed) for start in options.starts for seed in options.seeds]
     if options.peer:
@@ -222,14 +225,21 @@ def main(argv: Any = None) -> None:
             if not (options.peer / f'peer-{start}-{seed}.npz').is_file():
                 peer(options.peer.absolute(), start, seed)
         return
+    if options.ours and options.json is None:
+        parser.error('--ours needs --json')
     from tvdiff_pyg.datasets import load_dataset
+    from tvdiff_pyg.files import write_json
     from tvdiff_pyg.training import Split
     split = Split.from_data(load_dataset(DATASET, options.data_root), 'holdout')
     if options.export:
         export(split, options.export)
-    rows: List[Dict[str, Any]] = []
-    result: Dict[str, Any] = {'dataset': DATASET, 'settings': {**MODEL, **TRAINING}, 'rows': rows}
-    for start, seed in cells if options.ours else []:
+    if not options.ours:
+        return
+    result: Dict[str, Any] = {'dataset': DATASET, 'settings': {**MODEL, **TRAINING}, 'rows': []}
+    if options.json.is_file():
+        result = json.loads(options.json.read_text(encoding='utf-8'))
+    rows = result['rows'] = [row for row in result['rows'] if (row['start'], row['seed']) not in cells]
+    for start, seed in cells:
         file = options.ours / f'peer-{start}-{seed}.npz'
         if file.is_file():
             found = np.load(file)
@@ -241,7 +251,7 @@ def main(argv: Any = None) -> None:
         rows.append(ours(split, options.ours, start, seed, options.data_root))
         result['summary'] = summary(rows)
         print(result['summary'], flush=True)
-        Path(options.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        write_json(options.json, result)
 
 
 if __name__ == '__main__':

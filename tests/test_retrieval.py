@@ -73,6 +73,8 @@ def test_a_user_with_few_unseen_items_gets_minus_infinity_in_the_rest() -> None:
 def test_no_users_no_lists() -> None:
     got = recommend(Popularity(_train()), torch.empty(0, dtype=torch.long), 4)
     assert got.items.shape == (0, 4) and got.scores.shape == (0, 4)
+    with pytest.raises(ValueError, match="'k' must lie in 1"):
+        top_k(lambda users: users, torch.empty(0, dtype=torch.long), 0)
 
 
 def test_errors_name_the_argument() -> None:

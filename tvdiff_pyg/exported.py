@@ -80,6 +80,8 @@ class ExportedRecommender:
     @torch.no_grad()
     def query(self, histories: Sequence[Sequence[int]]) -> Tensor:
         """Return the query vectors ``[B, d]`` of people who have seen these items, given by position, none twice."""
+        if not histories:
+            return self.table.new_empty(0, self.table.size(1))
         item = torch.tensor([item for history in histories for item in history], dtype=torch.long)
         offset = torch.tensor([0, *accumulate(len(history) for history in histories[:-1])], dtype=torch.long)
         return self.encoder(item, offset)

@@ -15,8 +15,8 @@ class InteractionMatrix(torch.nn.Module):
     r"""The binary matrix :math:`R \in \{0, 1\}^{M \times N}` of observed interactions (SPEC 1).
 
     It is a module without parameters, so that it follows the model that owns it from device to device.
-    Its buffers are not part of the state dict: weights and data are kept apart. Memory: three int64
-    vectors, 8 (2 nnz + M + 1) bytes; dense rows exist only for the users that are asked for.
+    Its buffers are not part of the state dict: weights and data are kept apart. Memory: 8 (2 nnz + M + 1)
+    bytes of int64; dense rows exist only for the users that are asked for.
 
     Args:
         edge_index: user-to-item pairs ``[2, nnz]``, in any order; repeated pairs count once.

@@ -82,7 +82,8 @@ def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatri
         items.append(best.items)
         values.append(best.scores)
     if not items:
-        return TopK(users.new_empty(0, k), torch.empty(0, k))
+        check_k(k, max(k, 1))
+        return TopK(users.new_empty(0, k), torch.empty(0, k, device=users.device))
     return TopK(torch.cat(items), torch.cat(values))
 
 

@@ -219,6 +219,10 @@ def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Pa
     record['axes']['prediction'] = {'x0': {**points['uniform'], 'settings': {}}}
     assert json.loads(file.read_text()) == record
     assert '| eps | not run |' in (tmp_path / 'results' / 'README.md').read_text()
+    with monkeypatch.context() as patch:  # a point that diverges at once stays empty
+        patch.setattr(ablation, 'run_cell', lambda *_: (_ for _ in ()).throw(sweep.Diverged('it diverged')))
+        ablation.main([*options, '--axes', 'prediction'])
+    assert 'eps' not in json.loads(file.read_text())['axes']['prediction']
     shutil.rmtree(tmp_path / 'work')
     ablation.main(['--results', str(tmp_path / 'results')])  # the JSON files are enough
     assert f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]' in (tmp_path / 'results' / 'README.md').read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,24 @@ def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: p
         sweep.run_cell('movielens-small', 'paper', {}, 1, folder)
     with pytest.raises(RuntimeError, match='model.hidden_channels 8, not 16'):
         sweep.run_cell('movielens-small', 'holdout', {'model.hidden_channels': '16'}, 1, folder)
+
+
+def test_a_cell_that_diverges_at_once_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(recipe: str, protocol: str, cell: sweep.Cell, seed: int, folder: Path, data_root: Any = None) -> Any:
+        if cell['training.lr'] == '9':
+            raise sweep.Diverged(f'{folder.name} diverged')
+        part = {'recall@20': 0.5, 'ndcg@20': 0.4}
+        return {'files': {}, 'test': part, 'validation': part, 'seed': seed, 'selected_on': 'validation', 'epoch': 1,
+                'epochs': 2, 'wall_s': 3, 'peak_rss_mb': 4, 'epoch_s': 1, 'device': 'cpu'}
+
+    monkeypatch.setattr(sweep, 'run_cell', cell)
+    options = ['--recipe', 'lastfm', '--out', str(tmp_path)]
+    rows = sweep.main([*options, '--vary', 'training.lr=9,0.1'])
+    assert [row['cell'] for row in rows] == [{'training.lr': '0.1'}]
+    assert 'lr=9,seed=0 diverged' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='all cells diverged'):
+        sweep.main([*options, '--vary', 'training.lr=9'])
 
 
 def test_a_cell_that_fails_names_its_log(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
 from tvdiff_pyg.nn import AnisotropicDenoiser, DiffRec, HelmholtzFreeEnergy, TVDiff  # noqa: E402
 from tvdiff_pyg.nn.query_encoder import QueryEncoder  # noqa: E402
 from tvdiff_pyg.training import Run  # noqa: E402
+from tvdiff_pyg.training import export as exporting  # noqa: E402
 from tvdiff_pyg.training.export import build_index, export_run  # noqa: E402
 
 
@@ -207,6 +209,8 @@ def test_rows_of_new_items_pass_all_layers() -> None:
     assert not row[0].any() and not row.requires_grad
     with pytest.raises(ValueError, match='edge_index'):
         model.new_item_codes(torch.tensor([[20], [0]]), 1)
+    with pytest.raises(ValueError, match="row 1 of 'edge_index' holds -1 to -1"):
+        model.new_item_codes(torch.tensor([[0], [-1]]), 1)
 
 
 def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: Path, ratings_file: Path,
@@ -245,6 +249,27 @@ def test_a_program_that_is_not_the_model_is_not_written(run_folder: Path, tmp_pa
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_nan_is_a_difference(run_folder: Path) -> None:
+    run = Run.load(run_folder)
+    encoder, users = QueryEncoder.of(run.model), torch.arange(3)
+    query = encoder(*exporting.histories(run.split.train, users)).detach()
+    assert exporting._difference(run, users, query, encoder.table) < 1e-5
+    query[1] = torch.nan
+    assert math.isnan(exporting._difference(run, users, query, encoder.table))
+
+
+def test_an_export_keeps_its_own_number_type(exported: Path) -> None:
+    people = [['item, 03', 'item, 04'], ['item, 11']]
+    expected = ExportedRecommender.load(exported).recommend(people, 5)
+    torch.set_default_dtype(torch.float64)
+    try:
+        served = ExportedRecommender.load(exported)
+        assert served.query([[1, 2]]).dtype == torch.float32 and served.query([]).shape == (0, 16)
+        assert served.recommend(people, 5) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_an_export_is_whole_or_not_there(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tvdiff_pyg.training import export
 
@@ -278,3 +303,15 @@ def test_new_items_are_read_as_the_run_s_own_file_was(tmp_path: Path, capsys: py
     later.write_text('what;stars;who\nnew;5;u1\nnew;1;u2\nbad;1;u3\n')
     main(['export', str(tmp_path / 'run'), '--new-items', str(later), '--out', str(tmp_path / 'out')])
     assert 'new: 1 items from 1 pairs; left out: 0 pairs' in capsys.readouterr().out
+
+
+def test_a_time_column_alone_says_how_new_items_are_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Without it, lines of numbers would be a user and all their items."""
+    path, later = tmp_path / 'plain.txt', tmp_path / 'later.txt'
+    path.write_text('\n'.join(f'{user} {item} 5 {100 + user + item}' for user in range(30) for item in range(25)
+                              if (user + item) % 3) + '\n')
+    main(['fit', '--dataset.path', str(path), '--dataset.time_column', '3', '--dataset.split', 'temporal',
+          '--model.hidden_channels', '4', '--max-epochs', '1', '--training.ks', '[20]', '--out', str(tmp_path / 'run')])
+    later.write_text('1 901 5 300\n2 901 4 301\n')
+    main(['export', str(tmp_path / 'run'), '--new-items', str(later), '--out', str(tmp_path / 'out')])
+    assert 'new: 1 items from 2 pairs' in capsys.readouterr().out

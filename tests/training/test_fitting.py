@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from tvdiff_pyg.training import Recipe, Run, RunError, TrainingDiverged, fit, fi
 from tvdiff_pyg.training.describe import describe_run  # noqa: E402
 from tvdiff_pyg.training.module import RecommenderModule  # noqa: E402
 from tvdiff_pyg.training.optimizer import RowLazyAdam  # noqa: E402
+from tvdiff_pyg.training.folder import LAST  # noqa: E402
 from tvdiff_pyg.training.report import write_report  # noqa: E402
 from tvdiff_pyg.typing import Batch, LossTerms, Scorer  # noqa: E402
 
@@ -132,6 +133,46 @@ def test_a_training_that_diverges_at_once_leaves_no_run(
         fit(_recipe(ratings_file), tmp_path / 'run', progress=False)
     with pytest.raises(RunError, match='has not finished'):
         Run.load(tmp_path / 'run')
+
+
+def test_a_run_that_went_on_and_was_stopped_at_its_end_goes_on_again(ratings_file: Path, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its new weights were written, before its new metrics were."""
+    whole = fit(_recipe(ratings_file, max_epochs=4), tmp_path / 'whole', progress=False)
+    fit(_recipe(ratings_file, max_epochs=2), tmp_path / 'run', progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, 'save_figure', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+        with pytest.raises(OSError, match='No space left'):
+            fit(_recipe(ratings_file, max_epochs=4), tmp_path / 'run', resume=True, progress=False)
+    with pytest.raises(RunError, match="has not finished: go on with 'tvdiff fit --resume"):
+        Run.load(tmp_path / 'run')
+    with pytest.raises(RunError, match='has trained 4 epochs already: training.max_epochs must be at least that'):
+        fit(_recipe(ratings_file, max_epochs=3), tmp_path / 'run', resume=True, progress=False)
+    checkpoint = torch.load(tmp_path / 'run' / LAST, weights_only=True)
+    assert checkpoint['device'] == 'cpu'
+    torch.save({**checkpoint, 'device': 'cuda'}, tmp_path / 'run' / LAST)  # nothing is left to train, elsewhere
+    again = fit(_recipe(ratings_file, max_epochs=4), tmp_path / 'run', resume=True, progress=False)
+    assert again.metrics['test'] == whole.metrics['test'] and again.metrics['files'] == whole.metrics['files']
+    assert again.metrics['device'] == whole.metrics['device'].replace('cpu', 'cuda')
+
+
+def test_a_training_leaves_torch_as_it_was(ratings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flags() -> Tuple[bool, bool, bool]:
+        return (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+                torch.utils.deterministic.fill_uninitialized_memory)
+
+    seen, loss = [], TVDiff.training_loss
+
+    def watch(self: TVDiff, batch: Batch, generator: Any = None) -> LossTerms:
+        seen.append(flags())
+        return loss(self, batch, generator)
+
+    monkeypatch.setattr(TVDiff, 'training_loss', watch)
+    before, state = flags(), torch.get_rng_state()
+    run = fit(_recipe(ratings_file, max_epochs=1), tmp_path / 'run', progress=False)
+    assert set(seen) == {(True, True, False)} and flags() == before
+    Run.load(run.folder)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize('thermo_users', [0, 40])
@@ -315,8 +356,9 @@ def test_the_optimisers_take_their_settings(options: Dict[str, Any], kind: type,
         return made[0]
 
     monkeypatch.setattr(RecommenderModule, 'configure_optimizers', watch)
-    recipe = _recipe(ratings_file, max_epochs=1, lr=0.02, beta2=0.9, **options)
-    recipe.model = dataclasses.replace(recipe.model, energy_items=10)
+    recipe = _recipe(ratings_file, max_epochs=1, lr=0.02, beta2=0.9)
+    recipe = Recipe.from_dict({**recipe.to_dict(), 'model': {'hidden_channels': 8, 'energy_items': 10},
+                               'training': {**recipe.to_dict()['training'], **options}})
     fit(recipe, tmp_path / 'run', progress=False)
     optimizer = made[0][0][0]
     assert type(optimizer) is kind

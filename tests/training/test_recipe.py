@@ -23,6 +23,8 @@ def test_values_go_round_trip() -> None:
     ({'model': {'hidden_channels': 'wide'}}, 'wide'),
     ({'training': {'batch_size': 0}}, "'training.batch_size' must be at least 1"),
     ({'training': {'lr': float('nan')}}, "'training.lr' must be"),
+    ({'training': {'optimizer': 'row-lazy-adam'}}, "row-lazy-adam needs 'model.energy_items'"),
+    ({'model': {'name': 'lightgcn'}, 'training': {'optimizer': 'row-lazy-adam'}}, "so model 'tv-diff'"),
     ({'training': {'ks': [0]}}, "'training.ks' must be"),
     ({'diffusion': {'prediction': 'eps'}}, 'set .model.engine. to dense'),
     ({'dataset': {'name': 'interaction-file'}}, "'dataset.path' must name"),

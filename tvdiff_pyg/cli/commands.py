@@ -149,8 +149,8 @@ def _export(options: Namespace) -> None:
     new_pairs = None
     if options.new_items is not None:  # read as the run's own file was
         dataset = run.recipe.dataset
-        own = {name: getattr(dataset, name) for name in READING} if dataset.name == INTERACTION_FILE else {}
-        new_pairs = read_interactions(options.new_items, **own)
+        names = (*READING, 'time_column') if dataset.name == INTERACTION_FILE else ()
+        new_pairs = read_interactions(options.new_items, **{name: getattr(dataset, name) for name in names})
     about = export_run(run, out, options.index if options.format == 'faiss' else None, new_pairs)
     print(f"written: {out}, {about['items']} items of width {about['width']}; scores differ from the model's by "
           f"{about['difference']:.1e} of the largest, over {about['compared_users']} users")

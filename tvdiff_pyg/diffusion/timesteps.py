@@ -74,9 +74,9 @@ class LossHistoryTimesteps(TimestepSampler):
     def probability(self) -> Tensor:
         """Return :math:`p_t`, ``[T]``."""
         root = self.losses.square().mean(1).sqrt()
-        if bool((self.count < self.history).any()) or float(root.sum()) == 0:
-            return torch.full_like(root, 1 / self.num_steps)
-        return (1 - self.uniform) * root / root.sum() + self.uniform / self.num_steps
+        known = (self.count >= self.history).all() & (root.sum() > 0)  # stays on the device: nothing waits for it
+        return torch.where(known, (1 - self.uniform) * root / root.sum() + self.uniform / self.num_steps,
+                           1 / self.num_steps)
 
     def forward(self, batch_size: int, device: Device = None,
                 generator: Optional[torch.Generator] = None) -> Tuple[Tensor, Tensor]:

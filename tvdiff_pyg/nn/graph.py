@@ -20,7 +20,7 @@ class NormalizedGraph(torch.nn.Module):
     Args:
         adj_t: transposed adjacency as sparse CSR ``[V_dst, V_src]`` with normalised values.
 
-    Memory: five integers and a number an edge.
+    Memory: three integers and a number an edge, an integer a node.
     """
 
     row: Tensor

@@ -70,7 +70,8 @@ class QueryEncoder(torch.nn.Module):
         """
         make = {'tv-diff': AnisotropicDenoiser, 'diffrec': MLPDenoiser}[config['model']]
         options = {} if make is MLPDenoiser else {'time_type': config['time_type'], 'normalization': 'none'}
-        denoiser = make(1, table.size(0), config['hidden_channels'], config['time_channels'], dropout=0.0, **options)
+        denoiser = make(1, table.size(0), config['hidden_channels'], config['time_channels'], dropout=0.0,
+                        **options).to(table.dtype)
         process = GaussianDiffusion(NoiseSchedule(**config['schedule']))
         out = cls(denoiser, process, table)
         try:

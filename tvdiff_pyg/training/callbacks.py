@@ -67,7 +67,8 @@ class FalseNegativesWatcher(EpochWatcher):
         self._clear()
 
     def _clear(self) -> None:
-        self.drawn, self.false, self.expected = 0, 0, 0.0
+        self.drawn = 0
+        self.counts: List[Tensor] = []  # on the device: read once an epoch
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.held_out.to(pl_module.device)
@@ -90,11 +91,12 @@ class FalseNegativesWatcher(EpochWatcher):
         user = users[row]
         unobserved: Tensor = interactions.num_items - interactions.user_degree[user]
         self.drawn += row.numel()
-        self.false += int(self.held_out.contains(user, item).sum())
-        self.expected += float((self.held_out.user_degree[user] / unobserved).sum())
+        expected = (self.held_out.user_degree[user] / unobserved).sum()
+        self.counts.append(torch.stack([self.held_out.contains(user, item).sum().to(expected.dtype), expected]))
 
     def watch(self, model: torch.nn.Module, scorer: Scorer) -> Dict[str, float]:
-        counts = torch.tensor([self.drawn, self.false, self.expected], dtype=torch.float64)
+        found = torch.stack(self.counts).cpu().double().sum(0) if self.counts else torch.zeros(2, dtype=torch.float64)
+        counts = torch.cat([torch.tensor([self.drawn], dtype=torch.float64), found])
         sum_over_processes(counts)
         drawn, false, expected = counts.tolist()
         return {'false_negatives': false / drawn, 'false_negatives_by_chance': expected / drawn} if drawn else {}

@@ -151,12 +151,12 @@ def histories(interactions: InteractionMatrix, users: Tensor) -> Tuple[Tensor, T
 
 def _difference(run: Run, users: Tensor, query: Tensor, table: Tensor) -> float:
     """Return the largest difference to the model's own scores, relative to the largest score."""
-    scorer, worst, scale = run.model.scorer(), 0.0, 1e-30
+    scorer, found = run.model.scorer(), []
     for block, vectors in zip(users.split(128), query.split(128)):
         scores = scorer(block)
-        worst = max(worst, float((vectors @ table.t() - scores).abs().max()))
-        scale = max(scale, float(scores.abs().max()))
-    return worst / scale
+        found.append(torch.stack([(vectors @ table.t() - scores).abs().max(), scores.abs().max()]))
+    worst, scale = torch.stack(found).amax(0).tolist()  # NaN where there is one, which Python's max may drop
+    return worst / max(scale, 1e-30)
 
 
 def build_index(table: Tensor, query: Tensor, kind: str) -> tuple:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import platform
 import time
@@ -50,6 +51,7 @@ from tvdiff_pyg.training.folder import (
     WEIGHTS,
     RunError,
     Settings,
+    read_history,
     read_settings,
 )
 from tvdiff_pyg.training.memory import check_memory
@@ -151,8 +153,8 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
             split = given or Split.from_data(load_data(recipe.dataset, data_root), protocol, recipe.dataset.split_seed)
     ks = report_ks(recipe, split)
     memory = check_memory(recipe, split.train)
-    with torch.random.fork_rng():  # layers draw their first weights from torch's own generator
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # layers draw their first weights from torch's own generator
+        torch.default_generator.manual_seed(seed)
         model = build_model(recipe, split.train, seed)
     _check_processes(recipe, model)
     evaluators = {part: split.evaluator(part, ks, distributed=True) for part in ('test', 'validation')
@@ -167,7 +169,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
                                recipe.training.average, recipe.settings())
     batches = InteractionDataModule(split.train, model.pairwise, recipe.training.batch_size, seed,
                                     recipe.training.num_parts, rank(), world_size())
-    with _only_writer(out) if rank() == 0 else nullcontext():
+    with _only_writer(out) if rank() == 0 else nullcontext(), _deterministic() if model.trains else nullcontext():
         if rank() == 0:
             if not resume and any(path.name != LOCK for path in out.iterdir()):
                 raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
@@ -261,6 +263,7 @@ def _finish(settings: Settings, split: Split, model: InteractionModel, module: R
         'versions': versions(),
     }
     if rank() == 0:
+        (out / METRICS).unlink(missing_ok=True)  # of a run that went on: its checksums are of the weights before
         save_weights(model.state_dict(), out / WEIGHTS)
         result['files'] = {name: file_sha256(out / name) for name in HASHED}
         save_weights({'users': test.users, **test.per_user}, out / PER_USER)
@@ -313,7 +316,7 @@ def _train(module: RecommenderModule, batches: InteractionDataModule, recipe: Re
         trainer = pl.Trainer(
             accelerator='auto', max_epochs=recipe.training.max_epochs, callbacks=callbacks, logger=False,
             enable_progress_bar=progress, enable_model_summary=False, default_root_dir=out, log_every_n_steps=1,
-            deterministic='warn', accumulate_grad_batches=batches.parts.own, use_distributed_sampler=False, **options)
+            accumulate_grad_batches=batches.parts.own, use_distributed_sampler=False, **options)
         go_on = f"go on with 'tvdiff fit --resume --out {out}'"
         try:
             trainer.fit(module, batches, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -363,6 +366,10 @@ def _check_resume(out: Path, settings: Settings, given: Optional[Split]) -> Opti
             raise RunError(f"{out} was begun with other data than 'data', or another split of them: omit it, or train "
                            f"into another folder")
     if not (out / METRICS).is_file():
+        trained = len(read_history(out))
+        if settings.recipe.training.max_epochs < trained:
+            raise RunError(f'{out} has trained {trained} epochs already: training.max_epochs must be at least that to '
+                           f'go on, got {settings.recipe.training.max_epochs}')
         return None
     finished = Run.load(out)
     stopped, training = finished.metrics['stopped'], settings.recipe.training
@@ -379,6 +386,26 @@ def _flat(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:
         else:
             out[prefix + key] = value
     return out
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Prefer deterministic kernels while a training lasts.
+
+    Not Lightning's own option: that leaves the process so, and lets torch fill every fresh tensor with NaN, which costs
+    a write of it each time.
+    """
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
 @contextmanager

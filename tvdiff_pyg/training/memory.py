@@ -19,7 +19,8 @@ PROGRAM = 0.5e9  # Python, torch and Lightning
 WITHIN = 1.25  # how far the estimate may be off
 PRODUCT = 56  # bytes that torch's sparse product takes an entry of what it makes
 WEIGHT = 16  # bytes a weight: itself, its gradient, two moments
-PAIR = 68  # bytes an interaction: three int64; five and a float32 an edge of the graph
+GRAPH = 28  # bytes an edge of a graph: three int64 and a float32
+PAIR = 16 + GRAPH  # bytes an interaction: two int64, and its edge
 CGROUP = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'))
 
 
@@ -63,7 +64,7 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
         return base + size
     if model.name in ('lightgcn', 'bpr-mf'):
         weight = WEIGHT + average + 8 * (1 + (model.num_layers or 0))
-        return base + weight * (users + items) * widths[0] + 2 * 44 * pairs
+        return base + weight * (users + items) * widths[0] + 2 * GRAPH * pairs
     if model.name == 'ease':
         dual = users < items
         shared = interactions.item_degree if dual else interactions.user_degree

@@ -89,7 +89,7 @@ class RecommenderModule(pl.LightningModule):
         self.beta2, self.settings = beta2, settings
         self.average = None if average is None else WeightAverage(model, average)
         self.history: List[Dict[str, float]] = []
-        self.earlier_seconds = 0.0
+        self.earlier_seconds, self._earlier_device = 0.0, 'cpu'
         self.generators: Dict[int, torch.Generator] = {}
         self._sums: List[Tensor] = []
         self._started = 0.0
@@ -102,7 +102,7 @@ class RecommenderModule(pl.LightningModule):
     @property
     def device_type(self) -> str:
         """Where the last epoch was trained."""
-        return next((generator.device.type for generator in self.generators.values()), 'cpu')
+        return next((generator.device.type for generator in self.generators.values()), self._earlier_device)
 
     @property
     def out_of_time(self) -> bool:
@@ -198,7 +198,7 @@ class RecommenderModule(pl.LightningModule):
         write_text(self.log_file, text.getvalue())
 
     def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
-        checkpoint['history'] = self.history
+        checkpoint['history'], checkpoint['device'] = self.history, self.device_type
         if self.average is not None:
             checkpoint['average'] = self.average.state_dict()
 
@@ -216,8 +216,8 @@ class RecommenderModule(pl.LightningModule):
             self.average.copy_to(self.model)
 
     def restore_history(self, checkpoint: Dict[str, Any]) -> None:
-        """Take over the history of the epochs before a checkpoint, and the time that they took."""
-        self.history = list(checkpoint['history'])
+        """Take over the history of the epochs before a checkpoint, the time that they took, and where."""
+        self.history, self._earlier_device = list(checkpoint['history']), checkpoint.get('device', 'cpu')
         self.earlier_seconds = sum(row['seconds'] for row in self.history)
 
     def configure_optimizers(self) -> Any:

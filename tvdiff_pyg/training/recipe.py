@@ -281,6 +281,9 @@ class Recipe:
             raise ValueError(f"'training.max_minutes' must be a finite number > 0, got {training.max_minutes}")
         if not 0 <= training.weight_decay < float('inf'):
             raise ValueError(f"'training.weight_decay' must be a finite number >= 0, got {training.weight_decay}")
+        if training.optimizer == 'row-lazy-adam' and self.model.energy_items is None:
+            raise ValueError("'training.optimizer' row-lazy-adam needs 'model.energy_items', and so model 'tv-diff': "
+                             "an exact energy touches every row at every step")
         if training.optimizer != 'adam' and training.weight_decay:
             raise ValueError("'training.weight_decay' goes with 'training.optimizer' adam")
         if training.thermo_users < 0 or training.thermo_users == 1:

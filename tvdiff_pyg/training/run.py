@@ -64,7 +64,8 @@ class Run:
             if file_sha256(folder / name) != checksum:
                 raise RunError(f'{folder / name} is not the file that this run wrote: restore it, or train anew')
         split = Split.of(load_data_folder(folder), settings.protocol)
-        model = build_model(settings.recipe, split.train, settings.seed)
+        with torch.random.fork_rng(devices=[]):  # the first weights, which are not kept
+            model = build_model(settings.recipe, split.train, settings.seed)
         load_weights(model, folder / WEIGHTS)
         return cls(folder, settings.recipe, split, model.eval(), metrics)
 

@@ -224,6 +224,13 @@ def test_a_lazy_layer_loads_a_state_dict():
     assert lazy.in_channels == 4 and torch.equal(lazy.weight, made.weight)
 
 
+def test_a_lazy_layer_has_a_state_dict():
+    first, second = TVDiffConv(-1, 3), TVDiffConv(-1, 3)
+    second.load_state_dict(first.state_dict())
+    assert second.in_channels == -1
+    assert second((features(5, 3), None), EDGE_INDEX, size=SIZE).shape == (4, 3)
+
+
 @pytest.mark.filterwarnings('ignore:Sparse')
 @pytest.mark.parametrize('normalization', NORMALIZATIONS)
 @pytest.mark.parametrize('form', ['one set', 'sources', 'pair', 'featureless'])
@@ -271,6 +278,30 @@ def test_prepare_takes_edges_as_well(normalization, edge_weight):
     torch.testing.assert_close(back((None, x), back.prepare(EDGE_INDEX.flip(0), edge_weight, SIZE[::-1])), expected)
     with pytest.raises(ValueError, match="'size' is needed to prepare"):
         conv.prepare(EDGE_INDEX)
+    for more in ({'edge_weight': torch.ones(6)}, {'degree': (torch.ones(5), torch.ones(4))}):
+        with pytest.raises(ValueError, match='are part of a prepared'):
+            conv((x, None), graph, **more)
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_prepare_takes_whole_numbers_as_weights(normalization):
+    conv, x, weight = TVDiffConv(3, 6, normalization), features(5, 3), torch.tensor([1, 2, 1, 1, 3, 1])
+    expected = conv((x, None), EDGE_INDEX, weight, size=SIZE)
+    assert expected.any()
+    torch.testing.assert_close(conv((x, None), conv.prepare(EDGE_INDEX, weight, SIZE)), expected)
+    adj_t = adjacency(weight).long().t().to_sparse_csr()
+    torch.testing.assert_close(conv((x, None), conv.prepare(adj_t)), expected)
+
+
+def test_what_cannot_be_prepared():
+    with pytest.raises(ValueError, match=r'shape \[6\].*got \[9\]'):
+        TVDiffConv(3, 6).prepare(EDGE_INDEX, torch.ones(9), SIZE)
+    with pytest.raises(ValueError, match="'edge_weight' goes with a COO"):
+        TVDiffConv(3, 6).prepare(adjacency().t().to_sparse_csr(), torch.ones(6))
+    TVDiffConv(3, 6, aggr='add').prepare(EDGE_INDEX, size=SIZE)
+    for aggr in ('mean', 'max'):
+        with pytest.raises(ValueError, match=f"'aggr' must be sum for a prepared graph, got {aggr}"):
+            TVDiffConv(3, 6, aggr=aggr).prepare(EDGE_INDEX, size=SIZE)
 
 
 @pytest.mark.parametrize('edge_index, message', [

@@ -57,3 +57,11 @@ def test_planted_blocks(users_per_block, items_per_block):
 def test_errors(regularization):
     with pytest.raises(ValueError, match="'regularization' must be a finite number > 0"):
         EASE(InteractionMatrix(torch.tensor([[0], [0]]), 1, 1), regularization)
+
+
+@pytest.mark.parametrize('num_items', [3, 9])
+def test_a_regularisation_that_is_too_small_to_solve_is_named(num_items):
+    """Five people with the same items: the Gram matrix has rank 1, on either side."""
+    pairs = torch.cartesian_prod(torch.arange(5), torch.arange(3)).t()
+    with pytest.raises(ValueError, match="'regularization' must be larger for these interactions: at 1e-20"):
+        EASE(InteractionMatrix(pairs, 5, num_items), 1e-20).scorer()

@@ -123,6 +123,8 @@ class TVDiffConv(MessagePassing):
             self.reset_parameters()
         h = self.weight if x[j] is None else x[j] @ self.weight  # [V_src, out]
         if isinstance(edge_index, NormalizedGraph):
+            if edge_weight is not None or degree is not None:
+                raise ValueError("'edge_weight' and 'degree' are part of a prepared 'edge_index': give them to prepare")
             return self.act(edge_index.matmul(h))
 
         sparse = is_sparse(edge_index)
@@ -143,14 +145,10 @@ class TVDiffConv(MessagePassing):
             raise ValueError(f"'{'edge_index' if sparse else 'size'}' tells of {num_source} source nodes, but there "
                              f"are features (or, without features, rows of the weight) for {h.size(0)}")
         norm = None
+        _check_weight(edge_index, edge_weight)
         if sparse:
-            if edge_weight is not None:
-                raise ValueError("'edge_weight' goes with a COO 'edge_index'; a sparse tensor carries its own values")
             edge_index = self._normalized_adj_t(edge_index, degree, h.dtype)
         else:
-            if edge_weight is not None and edge_weight.size() != (edge_index.size(1),):
-                raise ValueError(f"'edge_weight' must have shape [{edge_index.size(1)}], one weight an edge; "
-                                 f"got {list(edge_weight.shape)}")
             check_index('edge_index', edge_index, (num_source, num_destination) if j == 0 else
                         (num_destination, num_source))
             norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
@@ -172,7 +170,13 @@ class TVDiffConv(MessagePassing):
             edge_weight: as in :meth:`forward`.
             size: number of nodes on either side ``(V_src, V_dst)``; needed with a COO ``edge_index``.
             degree: as in :meth:`forward`.
+
+        Raises:
+            ValueError: what :meth:`forward` raises it for, or an aggregation other than the sum.
         """
+        if self.aggr not in ('sum', 'add'):
+            raise ValueError(f"'aggr' must be sum for a prepared graph, got {self.aggr}: pass 'edge_index' as it is")
+        _check_weight(edge_index, edge_weight)
         if isinstance(edge_index, SparseTensor):
             edge_index = edge_index.to_torch_sparse_csr_tensor()
         if not is_sparse(edge_index):
@@ -183,7 +187,9 @@ class TVDiffConv(MessagePassing):
             if edge_weight is None:
                 edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
             edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
-        return NormalizedGraph(self._normalized_adj_t(edge_index, degree, edge_index.values().dtype))
+        dtype = edge_index.values().dtype
+        return NormalizedGraph(self._normalized_adj_t(
+            edge_index, degree, dtype if dtype.is_floating_point else torch.get_default_dtype()))
 
     def correlate(self, code: Tensor, items: Tensor, edge_label_index: Tensor) -> Tensor:
         """Return the cross-correlation ``<code[u], items[i]>`` of given pairs ``[Q]``, differentiable in both.
@@ -243,9 +249,23 @@ class TVDiffConv(MessagePassing):
         norm = self._norm(col, row, adj_t.values(), adj_t.size(1), adj_t.size(0), degree, dtype)
         return csr_tensor(rowptr, col, norm, (adj_t.size(0), adj_t.size(1)))
 
+    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Give a weight that has no width yet as it is: there is nothing to detach."""
+        super()._save_to_state_dict(destination, prefix, keep_vars or isinstance(self.weight, UninitializedParameter))
+
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.in_channels}, {self.out_channels}, '
                 f'normalization={self.normalization})')
+
+
+def _check_weight(edge_index: Adj, edge_weight: OptTensor) -> None:
+    if edge_weight is None:
+        return
+    if is_sparse(edge_index):
+        raise ValueError("'edge_weight' goes with a COO 'edge_index'; a sparse tensor carries its own values")
+    if edge_weight.size() != (edge_index.size(1),):
+        raise ValueError(f"'edge_weight' must have shape [{edge_index.size(1)}], one weight an edge; "
+                         f"got {list(edge_weight.shape)}")
 
 
 def _csr(source: Tensor, destination: Tensor, value: Tensor, num_source: int, num_destination: int) -> Tensor:
@@ -258,7 +278,8 @@ def _csr(source: Tensor, destination: Tensor, value: Tensor, num_source: int, nu
 def _materialize(module: TVDiffConv, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
     """Let a lazy layer take the width of the weights that it is given."""
     weight = state_dict.get(f'{prefix}weight')
-    if isinstance(module.weight, UninitializedParameter) and isinstance(weight, Tensor):
+    if (isinstance(module.weight, UninitializedParameter) and isinstance(weight, Tensor)
+            and not isinstance(weight, UninitializedParameter)):
         module.in_channels = weight.size(0)
         module.weight.materialize((weight.size(0), module.out_channels))
 

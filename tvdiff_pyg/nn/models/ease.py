@@ -28,7 +28,7 @@ class EASE(InteractionModel):
         regularization: :math:`\lambda > 0`.
 
     Raises:
-        ValueError: ``regularization`` is not a positive number.
+        ValueError: ``regularization`` is not a positive number, or, when solving, too small for float64.
 
     Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", arXiv 1905.03375.
     """
@@ -85,5 +85,9 @@ class EASE(InteractionModel):
     def _inverse(self, gram: Tensor) -> Tensor:
         gram.diagonal().add_(self.regularization)
         lapack = gram.t()  # symmetric, so the same matrix, in LAPACK's column order: then both steps work in place
-        torch.linalg.cholesky(lapack, out=lapack)
+        try:
+            torch.linalg.cholesky(lapack, out=lapack)
+        except torch.linalg.LinAlgError as error:
+            raise ValueError(f"'regularization' must be larger for these interactions: at {self.regularization} the "
+                             f'system cannot be solved ({error})') from error
         return torch.cholesky_inverse(lapack, out=lapack)

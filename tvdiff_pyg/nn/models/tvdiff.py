@@ -18,7 +18,7 @@ from tvdiff_pyg.nn.loss import HelmholtzFreeEnergy, dense_energy
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.sampling.base import NegativeSampler, dense_scores
 from tvdiff_pyg.typing import Batch, HistoryScorer, LossTerms, Pairs, ScoreItems, Scorer
-from tvdiff_pyg.utils import evaluation_mode
+from tvdiff_pyg.utils import check_index, evaluation_mode
 
 ENGINES = ('factored', 'dense')
 NUM_PROBES = 64  # noise rows that a batch shares
@@ -299,6 +299,7 @@ class TVDiff(InteractionModel):
         conv = self.denoiser.conv
         if conv is None or self.denoiser.num_hops > 1:
             raise ValueError('only a model with a graph and one hop has rows for new items: others need training anew')
+        check_index('edge_index', edge_index, (self.num_users, num_new))
         degree = (self.interactions.user_degree, torch.bincount(edge_index[1], minlength=num_new))
         with evaluation_mode(self):
             h = conv((None, None), edge_index, size=(self.num_users, num_new), degree=degree)
