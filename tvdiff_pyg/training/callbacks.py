@@ -1,7 +1,7 @@
 """What watches a training: energy and entropy, false negatives, signatures of failure."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Container, Dict, List, Optional
 
 import pytorch_lightning as pl
 import torch
@@ -107,13 +107,14 @@ class FailureSignatures(pl.Callback):
 
     Args:
         temperature: of the loss.
+        settings: names of the settings that advice may hold; ``None`` for all.
 
     Attributes:
         found: the diagnoses so far.
     """
 
-    def __init__(self, temperature: float = 1.0) -> None:
-        self.temperature = temperature
+    def __init__(self, temperature: float = 1.0, settings: Optional[Container[str]] = None) -> None:
+        self.temperature, self.settings = temperature, settings
         self.found: List[Diagnosis] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -124,7 +125,7 @@ class FailureSignatures(pl.Callback):
 
     def _look(self, module: Any) -> None:
         known = {diagnosis.name for diagnosis in self.found}
-        for diagnosis in diagnose(module.history, module.monitor, self.temperature, module.settings):
+        for diagnosis in diagnose(module.history, module.monitor, self.temperature, self.settings):
             if diagnosis.name not in known:
                 self.found.append(diagnosis)
                 module.print(str(diagnosis), flush=True)

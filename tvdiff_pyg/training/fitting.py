@@ -160,7 +160,7 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
     evaluators = {part: split.evaluator(part, ks, distributed=True) for part in ('test', 'validation')
                   if part == 'test' or split.validation is not None}
     watchers: List[pl.Callback] = [FalseNegativesWatcher(evaluators[split.selected_on].held_out),
-                                   FailureSignatures(recipe.loss.temperature)]
+                                   FailureSignatures(recipe.loss.temperature, recipe.settings())]
     if recipe.training.thermo_users:
         watchers.append(ThermodynamicsWatcher(split.train, recipe.training.thermo_users, seed))
     module = RecommenderModule(model, evaluators[split.selected_on], split.selected_on, recipe.training.lr,
