@@ -27,7 +27,7 @@ import yaml
 from tvdiff_pyg.cli import DIVERGED
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
-from tvdiff_pyg.training.recipe import Recipe, load_recipe
+from tvdiff_pyg.training.recipe import Recipe, recipe_path
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 
@@ -139,8 +139,10 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
         RuntimeError: the folder holds a run of other settings, or of another version of the recipe.
     """
     if (folder / CONFIG).is_file():
-        settings = {**flatten(load_recipe(recipe)), **{name: typed(value) for name, value in cell.items()}}
-        check_run(folder, settings, protocol, seed)
+        groups = yaml.safe_load(recipe_path(recipe).read_text(encoding='utf-8'))
+        for group, values in unflatten({name: typed(value) for name, value in cell.items()}).items():
+            groups.setdefault(group, {}).update(values)
+        check_run(folder, flatten(Recipe.from_dict(groups)), protocol, seed)
     if (folder / METRICS).is_file():
         metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
     else:
