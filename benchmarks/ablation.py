@@ -22,12 +22,12 @@ import yaml
 from safetensors.numpy import load_file
 from scipy import stats
 
-from benchmarks.sweep import Diverged, flatten, folder_name, pack, run_cell, spread, typed, unpack
+from benchmarks.sweep import Diverged, folder_name, pack, run_cell, spread, typed, unpack
 from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.plots import save_figure
-from tvdiff_pyg.training.recipe import load_recipe, recipe_path
+from tvdiff_pyg.training.recipe import flatten, load_recipe, recipe_path
 
 RESULTS = Path(__file__).parent / 'results' / 'ablation'
 PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
@@ -77,7 +77,7 @@ AXES: Dict[str, Axis] = {
 
 def base_settings(recipe: str, changes: Sequence[str]) -> Settings:
     """Return every setting of a recipe flat, with ``NAME=VALUE`` changes."""
-    flat = flatten(load_recipe(recipe))
+    flat = flatten(load_recipe(recipe).to_dict())
     for change in changes:
         name, _, value = change.partition('=')
         if name not in flat or not value:
@@ -181,11 +181,10 @@ def run(options: argparse.Namespace) -> None:
             kept = done[folder.name]
             point = record['base']
             if axis:
-                about = {'settings': AXES[axis].points[name], 'is_base': cell == base_cell}
-                points = record['axes'].setdefault(axis, {})
-                point = points.get(name, {})
-                if {**about, 'cells': point.get('cells')} != point:  # new, or of other settings by the same name
-                    point = points[name] = {'cells': {}, **about}
+                points, settings = record['axes'].setdefault(axis, {}), AXES[axis].points[name]
+                if name not in points or points[name]['settings'] != settings:  # new, or of an older version of AXES
+                    points[name] = {'cells': {}, 'settings': settings, 'is_base': cell == base_cell}
+                point = points[name]
             point['cells'][str(seed)] = kept
             write_json(file, record)
             print(f"{options.dataset} {axis} {name} seed {seed}: test recall@20 {kept['test']['recall@20']:.4f}, "

@@ -22,10 +22,10 @@ from typing import Any, Dict, List, Optional, Sequence
 from safetensors.numpy import load_file
 
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
-from benchmarks.sweep import Diverged, check_run, flatten, pack, run_fit, unflatten
+from benchmarks.sweep import Diverged, check_run, pack, run_fit, unflatten
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history
-from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe
+from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe, flatten
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'
@@ -67,7 +67,7 @@ def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, sett
     if not (folder / CONFIG).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before it had begun
     else:
-        expected = flatten(recipe_of(dataset, model, settings))
+        expected = flatten(recipe_of(dataset, model, settings).to_dict())
         del expected['training.max_minutes']  # it may go on with another budget
         check_run(folder, expected, protocol, seed)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ import yaml
 from tvdiff_pyg.cli import DIVERGED
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
-from tvdiff_pyg.training.recipe import Recipe, recipe_path
+from tvdiff_pyg.training.recipe import Recipe, flatten, recipe_path
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 
@@ -49,11 +49,6 @@ def unpack(text: str) -> np.ndarray:
 def spread(values: Sequence[float], form: str = '.4f') -> str:
     """Return the mean of values, and their standard deviation where there are several."""
     return f'{statistics.mean(values):{form}}' + (f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else '')
-
-
-def flatten(recipe: Recipe) -> Dict[str, Any]:
-    """Return a recipe's settings by their names on the command line, ``group.name``."""
-    return {f'{group}.{name}': value for group, values in recipe.to_dict().items() for name, value in values.items()}
 
 
 def unflatten(settings: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
@@ -84,8 +79,7 @@ def folder_name(cell: Cell, seed: int) -> str:
 
 def check_run(folder: Path, settings: Mapping[str, Any], protocol: str, seed: int) -> None:
     """Raise ``RuntimeError`` unless a folder's run was begun with these settings, by ``group.name``."""
-    run = read_settings(folder)
-    found = {**flatten(run.recipe), 'protocol': run.protocol, 'seed': run.seed}
+    found = flatten(read_settings(folder).to_dict())
     wanted = {**settings, 'protocol': protocol, 'seed': seed}
     other = [f'{name} {found.get(name)}, not {value}' for name, value in wanted.items() if found.get(name) != value]
     if other:
@@ -142,7 +136,7 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
         groups = yaml.safe_load(recipe_path(recipe).read_text(encoding='utf-8'))
         for group, values in unflatten({name: typed(value) for name, value in cell.items()}).items():
             groups.setdefault(group, {}).update(values)
-        check_run(folder, flatten(Recipe.from_dict(groups)), protocol, seed)
+        check_run(folder, flatten(Recipe.from_dict(groups).to_dict()), protocol, seed)
     if (folder / METRICS).is_file():
         metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
     else:

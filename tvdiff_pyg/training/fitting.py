@@ -57,7 +57,7 @@ from tvdiff_pyg.training.folder import (
 from tvdiff_pyg.training.memory import check_memory
 from tvdiff_pyg.training.module import SELECTION_METRIC, RecommenderModule, TrainingDiverged, TrainingInterrupted
 from tvdiff_pyg.training.plots import save_figure, training_figure
-from tvdiff_pyg.training.recipe import Recipe
+from tvdiff_pyg.training.recipe import Recipe, flatten
 from tvdiff_pyg.training.run import Run, report_ks
 from tvdiff_pyg.training.storage import (
     AtomicCheckpoints,
@@ -355,7 +355,7 @@ def _check_resume(out: Path, settings: Settings, given: Optional[Split]) -> Opti
     """Check that ``out`` holds a run of these settings and data; return it if there is nothing left to train."""
     if not (out / CONFIG).is_file():
         raise RunError(f"{out} is not a run folder (it has no {CONFIG}): there is nothing to resume")
-    old, new = _flat(read_settings(out).to_dict()), _flat(settings.to_dict())
+    old, new = flatten(read_settings(out).to_dict()), flatten(settings.to_dict())
     for key in new:
         if new[key] != old.get(key) and key not in GROW:
             raise RunError(f"{out} was begun with {key}={old.get(key)}, not {new[key]}: leave that setting out, or "
@@ -376,16 +376,6 @@ def _check_resume(out: Path, settings: Settings, given: Optional[Split]) -> Opti
     more_epochs = finished.metrics['epochs'] < training.max_epochs
     more_minutes = training.max_minutes is None or finished.metrics['train_s'] < 60 * training.max_minutes
     return None if stopped in ('max_epochs', 'max_minutes') and more_epochs and more_minutes else finished
-
-
-def _flat(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:
-    out: Dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out.update(_flat(value, f'{prefix}{key}.'))
-        else:
-            out[prefix + key] = value
-    return out
 
 
 @contextmanager

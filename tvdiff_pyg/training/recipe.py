@@ -355,6 +355,17 @@ class Recipe:
                 for setting in vars(getattr(self, group)) if model.has(group, setting)]
 
 
+def flatten(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:
+    """Return nested plain values by their names on the command line, ``group.name``."""
+    out: Dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out.update(flatten(value, f'{prefix}{key}.'))
+        else:
+            out[prefix + key] = value
+    return out
+
+
 @cache
 def _parser() -> ArgumentParser:
     """Made once: each leaves some 30 kB of types behind in jsonargparse."""
