@@ -22,6 +22,7 @@ import yaml
 from safetensors.numpy import load_file
 from scipy import stats
 
+from benchmarks.spaces import PUBLISHED, Settings
 from benchmarks.sweep import Diverged, folder_name, pack, run_cell, spread, typed, unpack
 from tvdiff_pyg.files import write_json, write_text
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
@@ -30,10 +31,9 @@ from tvdiff_pyg.training.plots import save_figure
 from tvdiff_pyg.training.recipe import flatten, load_recipe, recipe_path
 
 RESULTS = Path(__file__).parent / 'results' / 'ablation'
-PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
 METRICS = ('recall@20', 'ndcg@20')
+PATIENCE = 5  # times the recipe's, where batches are of users and the recipe's are of pairs
 SWEEPS = ('hops', 'temperature', 'gamma', 'lam', 'steps', 'noise_scale', 'width')  # axes whose points are numbers
-Settings = Dict[str, Any]  # 'group.name' -> value
 Cells = Dict[str, Dict[str, Any]]  # seed -> what is kept of its run
 
 
@@ -90,15 +90,22 @@ def cell_of(base: Settings, recipe: str, point: Settings) -> Dict[str, str]:
     """Return how a point departs from the recipe as it is shipped: what names its run."""
     shipped = base_settings(recipe, [])
     values = {**base, **point}
+    if _pairwise(base) and not _pairwise(values):  # an epoch has fewer steps, so that patience would be shorter
+        values['training.patience'] *= PATIENCE
     return {name: value if isinstance(value, str) else json.dumps(value)
             for name, value in sorted(values.items()) if value != shipped[name]}
+
+
+def _pairwise(settings: Settings) -> bool:
+    """Tell whether batches are of pairs; without the entropy term they are of users."""
+    return bool(settings['loss.temperature']) and ENTROPY_TERMS[settings['loss.entropy']].pairwise
 
 
 def read_cell(folder: Path, metrics: Dict[str, Any]) -> Dict[str, Any]:
     """Return what is kept of a run, with its false negatives at the best epoch and its Recall@20 user by user."""
     best = read_history(folder)[metrics['epoch']]
     recipe = read_settings(folder).recipe
-    pairwise = bool(recipe.loss.temperature) and ENTROPY_TERMS[recipe.loss.entropy].pairwise
+    pairwise = _pairwise(flatten(recipe.to_dict()))
     examples = metrics['pairs']['train'] if pairwise else metrics['users']
     names = ('false_negatives', 'false_negatives_by_chance', 'delta_energy', 'delta_entropy')
     kept = ('epoch', 'epochs', 'stopped', 'train_s', 'wall_s', 'peak_rss_mb', 'split_checksum', 'device', 'versions')
@@ -143,24 +150,31 @@ def published(dataset: str, axis: str, point: str) -> Optional[List[float]]:
     return [table[dataset][metric][names.index(point)] for metric in METRICS]
 
 
+def _read(file: Path) -> Dict[str, Any]:
+    empty: Dict[str, Any] = {'axes': {}, 'base': {'cells': {}}}
+    return {**empty, **json.loads(file.read_text(encoding='utf-8'))} if file.is_file() else empty
+
+
 def run(options: argparse.Namespace) -> None:
     """Train what is missing, and write the data set's JSON after every cell."""
     base = base_settings(options.dataset, options.set)
     file = Path(options.results) / f'{options.dataset}-{options.protocol}.json'
     file.parent.mkdir(parents=True, exist_ok=True)
-    record: Dict[str, Any] = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {'axes': {}}
+    record = _read(file)
     if record.get('set', options.set) != options.set:
         raise SystemExit(f"{file} is of runs with --set {record['set']}: name another --results")
     recipe = yaml.safe_load(recipe_path(options.dataset).read_text(encoding='utf-8'))
     if record.get('recipe', recipe) != recipe:
         raise SystemExit(f'{file} is of runs by another version of the recipe: name another --results and --work')
-    record.update({'dataset': options.dataset, 'protocol': options.protocol, 'set': options.set,
-                   'recipe': recipe})
+    about = {'dataset': options.dataset, 'protocol': options.protocol, 'set': options.set, 'recipe': recipe}
+    if base['sampler.name'] != 'ar-gsp' and not any(change.startswith('sampler.') for change in options.set) and any(
+            point.get('sampler.name') == 'ar-gsp' for axis in options.axes for point in AXES[axis].points.values()):
+        raise SystemExit(f'the recipe {options.dataset} draws without AR-GSP: say which AR-GSP is meant, as in --set '
+                         'sampler.gamma=0.02 --set sampler.pool_size=2048, or name --axes without it')
     work = Path(options.work) / options.dataset / options.protocol
     work.mkdir(parents=True, exist_ok=True)
     done = {folder_name(cell_of(base, options.dataset, point.get('settings', {})), int(seed)): cell
-            for point in (record.setdefault('base', {'cells': {}}),
-                          *(point for points in record['axes'].values() for point in points.values()))
+            for point in (record['base'], *(point for points in record['axes'].values() for point in points.values()))
             for seed, cell in point['cells'].items()}
     base_cell = cell_of(base, options.dataset, {})
     for seed in options.seeds:
@@ -178,7 +192,7 @@ def run(options: argparse.Namespace) -> None:
                     print(error, flush=True)
                     continue
                 done[folder.name] = read_cell(folder, metrics)
-            kept = done[folder.name]
+            kept, record = done[folder.name], {**_read(file), **about}  # another process may have added to it
             point = record['base']
             if axis:
                 points, settings = record['axes'].setdefault(axis, {}), AXES[axis].points[name]
@@ -289,7 +303,8 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
         an_epoch = {kind: cell['steps'] // cell['epochs'] for kind, cell in steps.items()}
         yield (f"Batches hold users for {', '.join(kinds['users'])} (steps an epoch: {an_epoch['users']}) and pairs "
                f"for {', '.join(kinds['pairs'])} ({an_epoch['pairs']}): between the two the number of optimiser steps "
-               f'differs as well as the setting.')
+               f'differs as well as the setting. Training stops after {PATIENCE} times as many epochs without gain for '
+               f'the former, where the recipe has the latter.')
 
 
 def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: Sequence[str]) -> Iterator[str]:
@@ -360,7 +375,8 @@ def report(results: Path) -> None:
     lines = ['# Ablations', '', 'Made by `python -m benchmarks.ablation` from the JSON files beside this page. One '
              "setting at a time departs from the data set's recipe, and from what is written after `--set`. Mean and "
              'deviation over seeds. The interval is over users, paired, for the seeds that were run; it does not hold '
-             'what another seed would change. False negatives: share of the drawn negatives that are held-out '
+             'what another seed would change, and nothing is corrected for the number of comparisons. '
+             'False negatives: share of the drawn negatives that are held-out '
              'positives of the part selected on, in the best epoch, and what uniform draws would give. Steps: of the '
              'optimiser, epochs times batches an epoch. Published figures were selected on test.']
     for file in sorted(results.glob('*.json')):

@@ -3,21 +3,23 @@
 ``python -m benchmarks.accuracy --datasets lastfm --models tv-diff lightgcn ease --seeds 0 1 2 --protocol both
 --data-root DIR --work FOLDER [--budget-minutes B]``
 
-Per data set and model, settings are searched on validation (the first setting and nine random ones, the same number
-and the same minutes for every model; the draws depend on data set and model alone); then a cell is trained for each
-protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: one setting is carried over
-(``spaces.py`` says from where). Everything goes on where it stopped: a finished cell's JSON is kept, an interrupted run
-resumes from its last epoch, and so does one that ran out of an earlier, smaller budget. ``python -m benchmarks.report``
-makes the tables and plots from the JSON files.
+Per data set and model, settings are searched on validation (the first setting and nine random ones, none of them
+twice, the same number and the same minutes for every model; the draws depend on data set and model alone); then a cell
+is trained for each protocol and seed, with the setting that did best. Gowalla and Yelp2018 are not searched: one
+setting is carried over (``spaces.py`` says from where). Everything goes on where it stopped: a finished cell's JSON is
+kept, an interrupted run resumes from its last epoch, and so does one that ran out of an earlier, smaller budget. What
+fails is named at the end, and the others go on. ``python -m benchmarks.report`` makes the tables and plots from the
+JSON files.
 """
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from safetensors.numpy import load_file
 
@@ -31,6 +33,7 @@ RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'
 GRADIENT = [name for name, settings in MODEL_SETTINGS.items() if 'training' in settings.others]
 SEEDED = [*GRADIENT, 'ials']  # the others come out the same whatever the seed
+MOST_DRAWS = 100  # where a space has fewer settings than trials
 WATCHED = ('delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_by_chance')
 
 
@@ -100,8 +103,13 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
         raise RuntimeError(f'{path} is of another search than spaces.py describes: delete it with its cells, or name '
                            f'another --results')
     wanted = trials if MODELS[model].space else 1
-    for number in range(len(record['trials']), wanted):
+    for number in range(max((trial['number'] for trial in record['trials']), default=-1) + 1, MOST_DRAWS):
+        tried = distinct(record)
+        if len(tried) >= wanted:
+            break
         settings = draw_setting(dataset, model, number)
+        if settings in tried:  # drawn from few values
+            continue
         folder = work / dataset / model / f'trial-{number}'
         trial: Dict[str, Any] = {'number': number, 'settings': settings}
         try:
@@ -119,6 +127,15 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
             if other['number'] != record['best']:
                 shutil.rmtree(work / dataset / model / f"trial-{other['number']}", ignore_errors=True)
     return record
+
+
+def distinct(record: Dict[str, Any]) -> List[Settings]:
+    """Return the settings that a search has tried, each once."""
+    tried: List[Settings] = []
+    for trial in record['trials']:
+        if trial['settings'] not in tried:
+            tried.append(trial['settings'])
+    return tried
 
 
 def cell(folder: Path, metrics: Dict[str, Any], settings: Settings, chosen: str) -> Dict[str, Any]:
@@ -154,8 +171,38 @@ def is_finished(path: Path, dataset: str, model: str, settings: Settings, minute
     return metrics['stopped'] != 'max_minutes' or minutes is not None and metrics['train_s'] >= 60 * minutes
 
 
+def choose(dataset: str, model: str, options: argparse.Namespace) -> Tuple[Settings, str, Optional[int]]:
+    """Return the setting that a model's cells are trained with, where it is from, and the search's best trial."""
+    if not DATASETS[dataset].searched:
+        return first_setting(dataset, model), f'carried over: {source_of_first(dataset, model)}', None
+    record = search(dataset, model, Path(options.work), Path(options.results), options.trials, options.trial_minutes,
+                    options.data_root)
+    best = next(trial for trial in record['trials'] if trial['number'] == record['best'])
+    return best['settings'], f'best of {len(distinct(record))} trials on validation', best['number']
+
+
+def make_cell(path: Path, dataset: str, model: str, protocol: str, seed: int, settings: Settings, chosen: str,
+              best: Optional[int], options: argparse.Namespace) -> None:
+    """Train a cell, or go on with it, and write its JSON, unless it is there."""
+    if is_finished(path, dataset, model, settings, options.budget_minutes):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(options.work) / dataset / model
+    folder, trial = work / f'{protocol}-seed{seed}', work / f'trial-{best}'
+    if (protocol, seed) == ('holdout', 0) and (trial / CONFIG).is_file() and not folder.exists():
+        trial.rename(folder)  # the same run, begun by the search
+    metrics = train(folder, dataset, model, protocol, seed, settings, options.budget_minutes, options.data_root)
+    write_json(path, cell(folder, metrics, settings, chosen))
+    print(f"{dataset} {model} {protocol} seed {seed}: test recall@20 {metrics['test']['recall@20']:.4f} "
+          f"ndcg@20 {metrics['test']['ndcg@20']:.4f}, {metrics['stopped']}, {metrics['wall_s']:.0f} s", flush=True)
+
+
 def main(argv: Any = None) -> List[Path]:
-    """Search, train and write; return the cells' files."""
+    """Search, train and write; return the cells' files.
+
+    Raises:
+        SystemExit: some cells failed; the others are written.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--datasets', nargs='+', choices=list(DATASETS), default=list(DATASETS))
     parser.add_argument('--models', nargs='+', choices=list(MODELS), default=list(MODELS))
@@ -169,36 +216,28 @@ def main(argv: Any = None) -> List[Path]:
     parser.add_argument('--results', default=str(RESULTS), help='folder of the JSON files')
     parser.add_argument('--search-only', action='store_true')
     options = parser.parse_args(argv)
-    work, results = Path(options.work), Path(options.results)
     protocols: Sequence[str] = ('holdout', 'paper') if options.protocol == 'both' else (options.protocol,)
     files: List[Path] = []
-    for dataset in options.datasets:
-        for model in options.models:
-            settings, best = first_setting(dataset, model), None
-            chosen = f'carried over: {source_of_first(dataset, model)}'
-            if DATASETS[dataset].searched:
-                record = search(dataset, model, work, results, options.trials, options.trial_minutes, options.data_root)
-                best, chosen = record['best'], f"best of {len(record['trials'])} trials on validation"
-                settings = record['trials'][best]['settings']
-            if options.search_only:
-                continue
-            for protocol in protocols:
-                for seed in options.seeds if model in SEEDED else [0]:
-                    path = results / dataset / model / f'{protocol}-seed{seed}.json'
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    files.append(path)
-                    if is_finished(path, dataset, model, settings, options.budget_minutes):
-                        continue
-                    folder = work / dataset / model / f'{protocol}-seed{seed}'
-                    trial = work / dataset / model / f'trial-{best}'
-                    if (protocol, seed) == ('holdout', 0) and (trial / CONFIG).is_file() and not folder.exists():
-                        trial.rename(folder)  # the same run, begun by the search
-                    metrics = train(folder, dataset, model, protocol, seed, settings, options.budget_minutes,
-                                    options.data_root)
-                    write_json(path, cell(folder, metrics, settings, chosen))
-                    print(f"{dataset} {model} {protocol} seed {seed}: test recall@20 "
-                          f"{metrics['test']['recall@20']:.4f} ndcg@20 {metrics['test']['ndcg@20']:.4f}, "
-                          f"{metrics['stopped']}, {metrics['wall_s']:.0f} s", flush=True)
+    failed: List[str] = []
+    for dataset, model in itertools.product(options.datasets, options.models):
+        try:
+            chosen = choose(dataset, model, options)
+        except RuntimeError as error:
+            failed.append(f'{dataset} {model}: {error}')
+            print(failed[-1], flush=True)
+            continue
+        if options.search_only:
+            continue
+        for protocol, seed in itertools.product(protocols, options.seeds if model in SEEDED else [0]):
+            path = Path(options.results) / dataset / model / f'{protocol}-seed{seed}.json'
+            try:
+                make_cell(path, dataset, model, protocol, seed, *chosen, options)
+                files.append(path)
+            except RuntimeError as error:
+                failed.append(f'{dataset} {model} {protocol} seed {seed}: {error}')
+                print(failed[-1], flush=True)
+    if failed:
+        raise SystemExit('\n'.join(['not finished:', *failed]))
     return files
 
 

@@ -67,7 +67,7 @@ def measure(folder: Path, in_full: bool = True) -> Dict[str, Any]:
             out['rows'] = rows(run)
         number, count = train.user_degree.unique(return_counts=True)
         out['items'], out['degrees'] = train.num_items, [number.tolist(), count.tolist()]
-    out['seconds'] = round(time.perf_counter() - begun, 1)
+    out['seconds'] = round(time.perf_counter() - begun, 3)
     return out
 
 

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from benchmarks.accuracy import RESULTS, SEEDED
-from benchmarks.spaces import DATASETS, MODELS
+from benchmarks.spaces import DATASETS, MODELS, PUBLISHED
 from benchmarks.sweep import spread, unpack
 from tvdiff_pyg.evaluation import holm, paired_test
 from tvdiff_pyg.files import write_text
@@ -27,9 +27,8 @@ PLOTS = (('curves', 'Convergence', 'seconds of training', 'validation Recall@20'
          ('cost', 'Accuracy against seconds', 'seconds of training', 'test Recall@20'),
          ('plane', 'Energy and entropy by epoch, the best one marked,', 'energy, model minus data, a user',
           'entropy, model minus data, bits a user'))
-ALPHA = 0.05
+ALPHA, SEEDS = 0.05, 3
 TITLES = {'holdout': 'Hold-out: selected on validation', 'paper': 'Paper protocol: epoch selected on TEST'}
-_FIGURES: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
 _NAMES = {'LightGCN': 'lightgcn', 'EASE': 'ease', 'GF-CF': 'gf-cf', 'ItemCF': 'item-knn'}  # in its list of peers
 Cell = Dict[str, Any]
 Compared = Dict[str, Tuple[float, float]]  # model -> relative difference to TV-Diff, p-value
@@ -37,8 +36,8 @@ Compared = Dict[str, Tuple[float, float]]  # model -> relative difference to TV-
 
 def published(dataset: str) -> Dict[str, str]:
     """Return the published figures by model, ours or theirs: all selected on test, so for the paper protocol only."""
-    peers: Dict[str, List[Any]] = dict(_FIGURES['peers_public_split'].get(dataset, {}))
-    views = _FIGURES['views'].get(dataset)
+    peers: Dict[str, List[Any]] = dict(PUBLISHED['peers_public_split'].get(dataset, {}))
+    views = PUBLISHED['views'].get(dataset)
     if views:
         peers[OURS] = [views[metric][-1] for metric in METRICS]
     return {_NAMES.get(name, name): ' / '.join('-' if value is None else f'{value:.4f}'.lstrip('0') for value in values)
@@ -102,9 +101,12 @@ def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str
     beaten, beaten_by_ndcg = (_beaten(compared[metric]) for metric in METRICS)
     missing = [model for model in MODELS if model not in found]
     late = [model for model in found if not all(cell['converged'] for cell in found[model])]
-    single = [model for model in found if model in SEEDED and len(found[model]) == 1]
+    few = [f'{model} {len(cells)}' for model, cells in found.items() if model in SEEDED and len(cells) < SEEDS]
+    level = [f'{model} ({difference:+.1%}, p = {p:.2g})' for model, (difference, p) in compared[METRICS[1]].items()
+             if difference <= 0 and p >= ALPHA]
     more = ''.join((f' By NDCG@20 {beaten_by_ndcg}.' if beaten_by_ndcg else '',
-                    f" One seed: {', '.join(single)}." if single else '',
+                    f" By NDCG@20 level with {', '.join(level)}." if level else '',
+                    f" Fewer than {SEEDS} seeds: {', '.join(few)}." if few else '',
                     f" Not converged: {', '.join(late)}." if late else '',
                     f" Not run yet: {', '.join(missing)}." if missing else ''))
     if beaten:
@@ -273,8 +275,9 @@ def main(argv: Any = None) -> str:
     results = Path(parser.parse_args(argv).results)
     lines = ['# Accuracy', '', 'Made by `python -m benchmarks.report` from the JSON files beside it; the cells come '
              'from `python -m benchmarks.accuracy ... --data-root DIR`. An empty row of a table names the options '
-             'that fill it. TV-Diff has d = 256 where settings are searched, else 1000 (as published). What was done '
-             'the same for all, and what these tables do not say: [benchmarks/README.md](../../README.md).', '',
+             'that fill it. TV-Diff has d = 256 where settings are searched, else 1000 (as published). On Gowalla it '
+             'runs without its third view: uniform negatives, as its recipe says. What was done the same for all, '
+             'and what these tables do not say: [benchmarks/README.md](../../README.md).', '',
              '| data set | hold-out | paper protocol |', '|---|---|---|']
     pages: List[str] = []
     for dataset in DATASETS:

@@ -4,6 +4,8 @@ To add a model, give it an entry in :data:`MODELS`; to add a data set, one in :d
 """
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import yaml
@@ -11,6 +13,7 @@ import yaml
 from tvdiff_pyg.training.recipe import recipe_path
 
 Settings = Dict[str, Any]  # 'group.name' -> value, as on the command line of 'tvdiff fit'
+PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
 
 
 class DatasetPlan(NamedTuple):

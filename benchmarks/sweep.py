@@ -6,7 +6,8 @@
 Settings that change together are joined by ``+``: ``--vary model.energy_items+model.energy_rank=null+0,2048+32``.
 
 Each cell is a ``tvdiff fit`` in a process of its own, so that its peak memory is its own. A cell that has finished is
-read, one that was interrupted goes on from its last epoch: kill the sweep whenever you like and call it again.
+read, one that was interrupted goes on from its last epoch: kill the sweep whenever you like and call it again. Cells
+that the JSON file holds are kept, and not trained again where their folders are gone.
 """
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_setti
 from tvdiff_pyg.training.recipe import Recipe, flatten, recipe_path
 
 Cell = Dict[str, str]  # setting -> value, as written on the command line
+Rows = Dict[Tuple[str, int], Dict[str, Any]]  # (cell as JSON, seed) -> the cell and what its run's metrics say
 
 
 class Diverged(RuntimeError):
@@ -124,6 +126,14 @@ def typed(value: str) -> Any:
         return read
 
 
+def resolve(recipe: str, cell: Cell) -> Dict[str, Any]:
+    """Return every setting of a recipe flat, with a cell's changes."""
+    groups = yaml.safe_load(recipe_path(recipe).read_text(encoding='utf-8'))
+    for group, values in unflatten({name: typed(value) for name, value in cell.items()}).items():
+        groups.setdefault(group, {}).update(values)
+    return flatten(Recipe.from_dict(groups).to_dict())
+
+
 def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
              data_root: Any = None) -> Dict[str, Any]:
     """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds.
@@ -133,10 +143,7 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
         RuntimeError: the folder holds a run of other settings, or of another version of the recipe.
     """
     if (folder / CONFIG).is_file():
-        groups = yaml.safe_load(recipe_path(recipe).read_text(encoding='utf-8'))
-        for group, values in unflatten({name: typed(value) for name, value in cell.items()}).items():
-            groups.setdefault(group, {}).update(values)
-        check_run(folder, flatten(Recipe.from_dict(groups).to_dict()), protocol, seed)
+        check_run(folder, resolve(recipe, cell), protocol, seed)
     if (folder / METRICS).is_file():
         metrics: Dict[str, Any] = json.loads((folder / METRICS).read_text(encoding='utf-8'))
     else:
@@ -187,8 +194,25 @@ def table(lines: Sequence[Dict[str, Any]]) -> str:
     return '\n'.join(out)
 
 
+def read_rows(file: Path, recipe: str, protocol: str, names: Sequence[str]) -> Rows:
+    """Return the rows that a JSON holds, by cell and seed.
+
+    Raises:
+        SystemExit: they are not to be compared with runs of this recipe that vary these settings.
+    """
+    if not file.is_file():
+        return {}
+    record = json.loads(file.read_text(encoding='utf-8'))
+    if (record['recipe'], record['protocol']) != (recipe, protocol) or any(
+            list(row['cell']) != list(names) or row.get('settings') != resolve(recipe, row['cell'])
+            for row in record['cells']):
+        raise SystemExit(f'{file} holds runs of another recipe (or of an older version of it), of another protocol or '
+                         'that vary other settings: name another --json')
+    return {(json.dumps(row['cell']), row['seed']): row for row in record['cells']}
+
+
 def main(argv: Any = None) -> List[Dict[str, Any]]:
-    """Train, print and write; the file is written anew after every cell."""
+    """Train what is missing, print and write; rows that the file holds are kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--recipe', required=True)
     parser.add_argument('--data-root', default=None)
@@ -201,22 +225,26 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     cells = grid(options.vary)
-    rows: List[Dict[str, Any]] = []
+    found = read_rows(Path(options.json), options.recipe, options.protocol, list(cells[0])) if options.json else {}
     for seed, cell in itertools.product(options.seeds, cells):
-        try:
-            metrics = run_cell(options.recipe, options.protocol, cell, seed, out / folder_name(cell, seed),
-                               options.data_root)
-        except Diverged as error:  # in its first epoch: there is nothing to compare
-            print(error, flush=True)
-            continue
-        del metrics['files']
-        rows.append({'cell': cell, **metrics})
-        print(f"{folder_name(cell, seed)}: test recall@20 {metrics['test']['recall@20']:.4f} "
-              f"ndcg@20 {metrics['test']['ndcg@20']:.4f}, {metrics['wall_s']:.0f} s", flush=True)
-        if options.json:
-            result = {'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
-                      'summary': summary(rows), 'cells': rows}
-            write_json(Path(options.json), result)
+        if (json.dumps(cell), seed) not in found:
+            try:
+                metrics = run_cell(options.recipe, options.protocol, cell, seed, out / folder_name(cell, seed),
+                                   options.data_root)
+            except Diverged as error:  # in its first epoch: there is nothing to compare
+                print(error, flush=True)
+                continue
+            del metrics['files']
+            found[json.dumps(cell), seed] = {'cell': cell, 'settings': resolve(options.recipe, cell), **metrics}
+            if options.json:
+                rows = list(found.values())
+                write_json(Path(options.json), {
+                    'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
+                    'summary': summary(rows), 'cells': rows})
+        row = found[json.dumps(cell), seed]
+        print(f"{folder_name(cell, seed)}: test recall@20 {row['test']['recall@20']:.4f} "
+              f"ndcg@20 {row['test']['ndcg@20']:.4f}, {row['wall_s']:.0f} s", flush=True)
+    rows = list(found.values())
     if not rows:
         raise SystemExit('all cells diverged')
     selected = 'TEST, as published' if options.protocol == 'paper' else 'validation'

@@ -76,14 +76,12 @@ def whole(run: Run, published: bool) -> Dict[str, float]:
 def main(argv: Any = None) -> Dict[str, Any]:
     """Measure, write and return the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--run', help='the larger the better')
-    parser.add_argument('--whole', help='whose users x items array fits memory several times')
+    parser.add_argument('--run', required=True, help='the larger the better')
+    parser.add_argument('--whole', required=True, help='whose users x items array fits memory several times')
     parser.add_argument('--json', required=True)
     options = parser.parse_args(argv)
     record: Dict[str, Any] = {'machine': platform.machine(), 'threads': torch.get_num_threads(), 'versions': versions()}
     for kind, folder in (('run', options.run), ('whole', options.whole)):
-        if folder is None:
-            continue
         run = Run.load(folder)
         about = record[kind] = {
             **{name: run.metrics[name] for name in ('dataset', 'model', 'split_checksum', 'users', 'items')},

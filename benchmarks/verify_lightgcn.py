@@ -209,6 +209,12 @@ def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
     return out
 
 
+def replaced(rows: Sequence[Dict[str, Any]], made: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Return rows with those that were made anew in the place of the old ones, which stay where there is no new one."""
+    by_name = {(row['by'], row['start'], row['seed']): row for row in [*rows, *made]}
+    return list(by_name.values())
+
+
 def main(argv: Any = None) -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -238,18 +244,18 @@ def main(argv: Any = None) -> None:
     result: Dict[str, Any] = {'dataset': DATASET, 'settings': {**MODEL, **TRAINING}, 'rows': []}
     if options.json.is_file():
         result = json.loads(options.json.read_text(encoding='utf-8'))
-    rows = result['rows'] = [row for row in result['rows'] if (row['start'], row['seed']) not in cells]
     for start, seed in cells:
+        made = [ours(split, options.ours, start, seed, options.data_root)]
         file = options.ours / f'peer-{start}-{seed}.npz'
         if file.is_file():
             found = np.load(file)
             result['probe'] = check_probe(split, options.ours, found)
             metrics, about = rank(split, torch.from_numpy(found['z'])), json.loads(str(found['about']))
-            rows.append({'by': 'recbole', 'start': start, 'seed': seed, **metrics, **about})
+            made.append({'by': 'recbole', 'start': start, 'seed': seed, **metrics, **about})
             if 'batches' in found and start == 'xavier':
-                rows.append(replay(split, options.ours, start, seed))
-        rows.append(ours(split, options.ours, start, seed, options.data_root))
-        result['summary'] = summary(rows)
+                made.append(replay(split, options.ours, start, seed))
+        result['rows'] = replaced(result['rows'], made)
+        result['summary'] = summary(result['rows'])
         print(result['summary'], flush=True)
         write_json(options.json, result)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,24 @@ def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: p
     assert 'epochs selected on validation' in printed and f'| 8 | 1 | {line["validation/recall@20"]:.4f} ± ' in printed
 
     folder = tmp_path / 'runs' / 'hidden_channels=8,max_epochs=1,seed=1'
+    config = (folder / 'config.yaml').read_text()
     (folder / 'metrics.json').unlink()  # as if killed at the end: goes on from the checkpoint
+    (tmp_path / 'a.json').unlink()
     again = sweep.main(options)
     assert [row['test'] for row in again] == [row['test'] for row in rows]
     monkeypatch.setattr(sweep.subprocess, 'run', None)  # finished cells are read
-    assert sweep.main(options) == again
+    assert sweep.main([*options, '--json', str(tmp_path / 'b.json')]) == again
+    shutil.rmtree(tmp_path / 'runs')  # and what the JSON holds is enough
+    assert sweep.main([*options, '--seeds', '1']) == again == json.loads((tmp_path / 'a.json').read_text())['cells']
+    for other in (['--protocol', 'paper'], ['--vary', 'loss.temperature=2'], ['--recipe', 'lastfm']):
+        with pytest.raises(SystemExit, match='a.json holds runs of another recipe .*: name another --json'):
+            sweep.main([*options, *other])
+    written['cells'][0]['settings']['training.lr'] = 0.5  # an older version of the recipe
+    (tmp_path / 'a.json').write_text(json.dumps(written))
+    with pytest.raises(SystemExit, match='older version'):
+        sweep.main(options)
+    folder.mkdir(parents=True)
+    (folder / 'config.yaml').write_text(config)
 
     with pytest.raises(RuntimeError, match=r'of other settings \(.*protocol holdout, not paper\)'):
         sweep.run_cell('movielens-small', 'paper', {}, 1, folder)
