@@ -34,7 +34,7 @@ SEARCHED_ON = 'recall@20'
 GRADIENT = [name for name, settings in MODEL_SETTINGS.items() if 'training' in settings.others]
 SEEDED = [*GRADIENT, 'ials']  # the others come out the same whatever the seed
 MOST_DRAWS = 100  # where a space has fewer settings than trials
-WATCHED = ('delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_by_chance')
+WATCHED = ('loss', 'delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_by_chance')
 
 
 def recipe_of(dataset: str, model: str, settings: Settings) -> Recipe:

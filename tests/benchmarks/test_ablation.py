@@ -49,8 +49,20 @@ def test_points_that_come_to_the_same_are_one_cell() -> None:
     assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES['views'].points['I+II']) == {}
     for axis, name in (('views', 'I+II+III'), ('gamma', '0.02'), ('lam', '3')):
         assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES[axis].points[name])['sampler.name'] == 'ar-gsp'
+    views = ablation.AXES['views'].points  # without the entropy term, an epoch of lastfm is one step
+    assert ablation.cell_of(base, 'lastfm', views['vanilla'])['training.patience'] == '50'
+    assert 'training.patience' not in {**ablation.cell_of(base, 'lastfm', views['I']),
+                                       **ablation.cell_of(gowalla, 'gowalla', views['vanilla'])}
     with pytest.raises(ValueError, match='--set takes NAME=VALUE'):
         ablation.base_settings('lastfm', ['model.width=3'])
+
+
+def test_a_recipe_without_the_sampler_asks_which_one(tmp_path: Path) -> None:
+    options = ['--dataset', 'gowalla', '--results', str(tmp_path), '--work', str(tmp_path), '--axes', 'temperature']
+    with pytest.raises(SystemExit, match='draws without AR-GSP: say which AR-GSP is meant, as in --set sampler.gamma'):
+        ablation.main([*options, 'sampler'])
+    ablation.main([*options, '--finished'])  # nothing to train
+    ablation.main([*options, 'sampler', '--finished', '--set', 'sampler.gamma=0.02'])
 
 
 def test_published_figures_are_those_of_the_file() -> None:

@@ -35,6 +35,12 @@ def test_every_setting_is_one_of_the_model(model: str) -> None:
         assert drawn[2] != accuracy.draw_setting('ml-1m', model, 3) and drawn[0] != drawn[1]
 
 
+def test_every_search_tried_ten_settings() -> None:
+    for file in sorted(accuracy.RESULTS.glob('*/*/search.json')):
+        search = json.loads(file.read_text())
+        assert len(accuracy.distinct(search)) == (10 if search['space'] else 1), file
+
+
 def test_no_setting_is_tried_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = MODELS['item-knn']
     monkeypatch.setitem(MODELS, 'item-knn', plan._replace(space={'model.num_neighbors': Choice((50, 100))}))
