@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +34,7 @@ import torch_geometric.nn  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch_geometric.utils import cumsum  # noqa: E402
 
-from benchmarks.speed import once  # noqa: E402
+from benchmarks.speed import child, once  # noqa: E402
 from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.nn import TVDiff  # noqa: E402
 from tvdiff_pyg.nn.models import LightGCN  # noqa: E402
@@ -171,9 +170,7 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, Any]:
         return {}
     record: Dict[str, Any] = {'k': options.k, 'length': LENGTH, 'ways': {}}
     for name in options.ways:
-        done = subprocess.run([sys.executable, '-m', 'benchmarks.lists', *arguments, '--here', name],
-                              stdout=subprocess.PIPE, text=True, check=True)
-        way = json.loads(done.stdout.splitlines()[-1])
+        way = child('benchmarks.lists', [*arguments, '--here', name])
         way['users_per_s'] = round(way['users'] / way['s'], 1)
         record['ways'][name] = way
         print(f'{name:>14}  ' + '  '.join(f'{key} {value:.4g}' if isinstance(value, float) else f'{key} {value}'

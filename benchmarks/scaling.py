@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List
@@ -23,7 +21,7 @@ os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as the command line does; 
 
 import torch  # noqa: E402
 
-from benchmarks.speed import seconds  # noqa: E402
+from benchmarks.speed import child, seconds  # noqa: E402
 from tvdiff_pyg.diffusion import GaussianDiffusion, NoiseSchedule  # noqa: E402
 from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
@@ -93,12 +91,8 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
         for size in options.sizes:
             if engine == 'dense' and 8 * BATCH * size * 4 / 2 ** 30 > options.dense_limit:  # about 8 arrays of B x N
                 continue
-            done = subprocess.run(
-                [sys.executable, '-m', 'benchmarks.scaling', '--point', str(size), engine, '--hidden-channels',
-                 str(options.hidden_channels), '--repeat', str(options.repeat)], capture_output=True, text=True)
-            if done.returncode != 0:
-                raise RuntimeError(f'{engine} at {size} failed: {done.stderr.strip().splitlines()[-1]}')
-            row = json.loads(done.stdout.strip().splitlines()[-1])
+            row = child('benchmarks.scaling', ['--point', str(size), engine, '--hidden-channels',
+                                               str(options.hidden_channels), '--repeat', str(options.repeat)])
             rows.append(row)
             print(f"{engine:<9} {size:>9} users and items, {row['interactions']:>11,} interactions: "
                   f"{row['step_s']:7.3f} s a step, peak {row['peak_rss_mb'] / 1000:6.2f} GB", flush=True)

@@ -78,8 +78,8 @@ DATASETS: Dict[str, DatasetPlan] = {
     'lastfm': DatasetPlan(True, _recipe('lastfm')),
     'amazon-beauty': DatasetPlan(True, {**_recipe('amazon-beauty'), **PUBLISHED_BEAUTY}),
     'ml-1m': DatasetPlan(True, _recipe('ml-1m'), 'published for larger sets, at d = 256'),
-    'gowalla': DatasetPlan(False, _recipe('gowalla', None), 'found by hand, eight runs on this validation part; uniform negatives',
-                           90),
+    'gowalla': DatasetPlan(False, _recipe('gowalla', None),
+                           'found by hand, eight runs on this validation part; uniform negatives', 90),
     'yelp2018': DatasetPlan(False, _recipe('yelp2018', None), 'the published setting', 90),
 }
 

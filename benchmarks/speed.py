@@ -221,10 +221,10 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     return MEASUREMENTS[name](recipe, split, options.repeat)
 
 
-def child(arguments: List[str], environment: Dict[str, str]) -> Dict[str, Any]:
-    """Take one measurement in a process of its own."""
-    done = subprocess.run([sys.executable, '-m', 'benchmarks.speed', *arguments], stdout=subprocess.PIPE, text=True,
-                          check=True, env={**os.environ, **environment})
+def child(module: str, arguments: List[str], environment: Optional[Dict[str, str]] = None) -> Dict[str, Any]:
+    """Run ``python -m MODULE`` in a process of its own, and return the JSON object of its last line."""
+    done = subprocess.run([sys.executable, '-m', module, *arguments], stdout=subprocess.PIPE, text=True, check=True,
+                          env={**os.environ, **(environment or {})})
     result: Dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -254,7 +254,8 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
     @functools.cache  # one dense step stands against two fast ones
     def measured(width: int, measurement: str, side: str, sampler: str = 'ar-gsp') -> Dict[str, Any]:
         environment = {'THP_MEM_ALLOC_ENABLE': HUGE_PAGES[side]} if side in HUGE_PAGES else {}
-        return child([*arguments, '--hidden-channels', str(width), '--side', measurement, side, sampler], environment)
+        return child('benchmarks.speed', [*arguments, '--hidden-channels', str(width), '--side', measurement, side,
+                                          sampler], environment)
 
     head = measured(options.hidden_channels[0], 'about', 'factored')
     rate = head['gemm_flops_per_s']

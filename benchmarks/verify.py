@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -25,6 +23,7 @@ os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as the command line does; 
 
 import torch  # noqa: E402
 
+from benchmarks.speed import child  # noqa: E402
 from tvdiff_pyg.datasets import load_dataset  # noqa: E402
 from tvdiff_pyg.files import write_json  # noqa: E402
 from tvdiff_pyg.nn import EASE, GFCF  # noqa: E402
@@ -84,15 +83,6 @@ def measure(model: str, dataset: str, data_root: Optional[str] = None) -> Dict[s
             'machine': platform.machine(), 'versions': versions()}
 
 
-def child(model: str, dataset: str, data_root: Optional[str] = None) -> Dict[str, Any]:
-    """Measure one pair in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.verify', '--pair', model, dataset,
-         *(['--data-root', data_root] if data_root else [])], stdout=subprocess.PIPE, text=True, check=True)
-    row: Dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
 def agrees(row: Dict[str, Any]) -> bool:
     """Tell whether both metrics lie within the tolerance of the published ones."""
     return all(abs(row[f'difference_{name}_percent']) <= TOLERANCE for name in METRICS)
@@ -132,7 +122,8 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     for pair in ((model, dataset) for model in options.models for dataset in options.datasets):
         if pair not in PUBLISHED:
             continue
-        row = child(*pair, options.data_root)
+        row = child('benchmarks.verify', ['--pair', *pair, *(['--data-root', options.data_root]
+                                                             if options.data_root else [])])
         rows.append(row)
         found[pair] = row
         print(f"{row['model']} on {row['dataset']}: recall@20 {row['recall@20']:.4f} ndcg@20 {row['ndcg@20']:.4f}, "

@@ -23,7 +23,7 @@ def test_it_measures_every_path_and_writes_what_it_prints(tmp_path: Path, monkey
                                                           capsys: pytest.CaptureFixture) -> None:
     calls: List[tuple] = []
 
-    def in_this_process(arguments: List[str], environment: Dict[str, str]) -> Dict[str, Any]:
+    def in_this_process(module: str, arguments: List[str], environment: Dict[str, str]) -> Dict[str, Any]:
         options = speed.parse(arguments)
         calls.append((*options.side, *environment.values()))
         return speed.measure(options)
@@ -70,5 +70,6 @@ def test_the_products_are_those_of_the_cost_table(n: int = 5662, b: int = 128, d
 
 
 def test_a_side_is_measured_in_a_process_of_its_own() -> None:
-    side = speed.child(['--hidden-channels', '8', '--repeat', '1', '--side', 'train_step', 'factored', 'uniform'], {})
+    side = speed.child('benchmarks.speed', ['--hidden-channels', '8', '--repeat', '1', '--side', 'train_step',
+                                            'factored', 'uniform'])
     assert set(side) == {'s', 'peak_mb', 'gemm_flops'} and 0 < side['s'] < 60

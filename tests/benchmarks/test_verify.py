@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
@@ -34,17 +33,17 @@ def planted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> L
         assert (name, root) == ('planted', 'here')
         return data
 
-    def run(arguments: List[str], **options: Any) -> SimpleNamespace:
-        assert arguments[1:3] == ['-m', 'benchmarks.verify'] and options['check']
+    def here(module: str, arguments: List[str]) -> Any:
+        assert module == 'benchmarks.verify'
         before = capsys.readouterr().out
-        assert verify.main(arguments[3:]) == []
+        assert verify.main(arguments) == []
         out = capsys.readouterr().out
         print(before, end='')
-        measured.append(arguments[4])
-        return SimpleNamespace(stdout=f'a remark\n{out}')
+        measured.append(arguments[1])
+        return json.loads(out.splitlines()[-1])
 
     monkeypatch.setattr(verify, 'load_dataset', load)
-    monkeypatch.setattr(verify.subprocess, 'run', run)
+    monkeypatch.setattr(verify, 'child', here)
     monkeypatch.setattr(verify, 'PUBLISHED', {
         ('ease', 'planted'): verify.Published(1.0, 1.005, {'regularization': 1.0}, 'us'),
         ('gf-cf', 'planted'): verify.Published(0.5, 1.0, {'rank': 4, 'alpha': 0.3}, 'nobody')})
