@@ -55,8 +55,7 @@ def losses(train: InteractionMatrix, width: int, num_layers: int, batch_size: in
     users, positive = users[row], positive[row]
     ours = LightGCN(train, width, num_layers, REGULARIZATION, _Given(negative))
     shift, nodes = train.num_users, train.num_users + train.num_items
-    coo = torch.stack([torch.cat([user, item + shift]), torch.cat([item + shift, user])])
-    coo, weight = gcn_norm(coo, None, nodes, add_self_loops=False)
+    coo, weight = gcn_norm(train.node_edge_index, None, nodes, add_self_loops=False)
     order = coo[1].argsort(stable=True)
     source, target, value = coo[0][order], coo[1][order], weight[order]
     rowptr = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(target, minlength=nodes).cumsum(0)])

@@ -92,9 +92,7 @@ def pyg_recommend(run: Run, options: argparse.Namespace) -> Dict[str, Any]:
     train = run.split.train
     size = train.num_users + train.num_items
     model = torch_geometric.nn.LightGCN(size, WIDTH, 3)
-    user, item = train.edge_index
-    item = item + train.num_users
-    edge_index = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
+    edge_index = train.node_edge_index
     order = edge_index[0].argsort(stable=True)  # symmetric: rows may as well be sources
     rowptr = cumsum(torch.bincount(edge_index[0], minlength=size))
     adj_t = csr_tensor(rowptr, edge_index[1][order], torch.ones(order.numel()), (size, size))

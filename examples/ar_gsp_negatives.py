@@ -31,8 +31,8 @@ def main(argv=None):
     split = Split.from_data(load_dataset(args.dataset, args.data_root), 'holdout')
     train, num_users, num_items = split.train, split.train.num_users, split.train.num_items
     user, item = train.edge_index
-    edge_index = torch.stack([torch.cat([user, item + num_users]), torch.cat([item + num_users, user])])
-    adj_t = to_torch_csr_tensor(edge_index, size=(num_users + num_items,) * 2)  # symmetric; faster than edge_index
+    num_nodes = num_users + num_items
+    adj_t = to_torch_csr_tensor(train.node_edge_index, size=(num_nodes, num_nodes))  # symmetric; faster than edges
     select, figures = Selection(split), {}
     popularity = select.popularity()
     samplers = {'uniform': UniformSampler(), 'by popularity': PopularitySampler(),
@@ -43,7 +43,7 @@ def main(argv=None):
             for seed in args.seeds:
                 torch.manual_seed(seed)
                 generator = torch.Generator().manual_seed(seed)
-                model = LightGCN(num_users + num_items, CHANNELS, num_layers)
+                model = LightGCN(num_nodes, CHANNELS, num_layers)
                 optimizer = torch.optim.Adam(model.parameters(), lr=LR)
                 best = None
                 for epoch in range(1, args.epochs + 1):

@@ -26,9 +26,8 @@ def main(argv=None):
 
     split = Split.from_data(load_dataset(args.dataset, args.data_root), 'holdout')
     train, num_users, num_items = split.train, split.train.num_users, split.train.num_items
-    user, item = train.edge_index
-    edge_index = torch.stack([torch.cat([user, item + num_users]), torch.cat([item + num_users, user])])
-    adj_t = to_torch_csr_tensor(edge_index, size=(num_users + num_items,) * 2)  # symmetric; faster than edge_index
+    num_nodes = num_users + num_items
+    adj_t = to_torch_csr_tensor(train.node_edge_index, size=(num_nodes, num_nodes))  # symmetric; faster than edges
     select, figures, sampler = Selection(split), {}, UniformSampler()
     popularity = select.popularity()
     for name, free_energy in (('BPR', None), *((f'free energy, tau = {tau:g}', HelmholtzFreeEnergy(
@@ -37,7 +36,7 @@ def main(argv=None):
         for seed in args.seeds:
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
-            model = LightGCN(num_users + num_items, CHANNELS, NUM_LAYERS)
+            model = LightGCN(num_nodes, CHANNELS, NUM_LAYERS)
             optimizer = torch.optim.Adam(model.parameters(), lr=LR)
             best, losses = None, []
             for epoch in range(1, args.epochs + 1):

@@ -35,11 +35,11 @@ def main(argv=None):
     split = Split.from_data(load_dataset(args.dataset, args.data_root), 'holdout')
     train, num_users, num_items = split.train, split.train.num_users, split.train.num_items
     user, item = train.edge_index
-    edge_index = torch.stack([torch.cat([user, item + num_users]), torch.cat([item + num_users, user])])
-    adj_t = to_torch_csr_tensor(edge_index, size=(num_users + num_items,) * 2)  # symmetric; faster than edge_index
+    num_nodes = num_users + num_items
+    adj_t = to_torch_csr_tensor(train.node_edge_index, size=(num_nodes, num_nodes))  # symmetric; faster than edges
 
     torch.manual_seed(0)
-    plain, replaced = lightgcn(num_users + num_items, 'LGConv'), lightgcn(num_users + num_items, 'TVDiffConv from I')
+    plain, replaced = lightgcn(num_nodes, 'LGConv'), lightgcn(num_nodes, 'TVDiffConv from I')
     replaced.embedding = plain.embedding
     with torch.no_grad():
         difference = float((plain.get_embedding(adj_t) - replaced.get_embedding(adj_t)).abs().max())
@@ -52,7 +52,7 @@ def main(argv=None):
         for seed in args.seeds:
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
-            model = lightgcn(num_users + num_items, name)
+            model = lightgcn(num_nodes, name)
             optimizer = torch.optim.Adam(model.parameters(), lr=LR)
             best = None
             for epoch in range(1, args.epochs + 1):

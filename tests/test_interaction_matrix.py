@@ -42,6 +42,12 @@ def test_contains(matrix):
     assert matrix.contains(torch.tensor([3, 3, 4]), torch.tensor([4, 3, 4])).tolist() == [True, False, False]
 
 
+def test_node_edge_index_is_symmetric_over_users_then_items(matrix):
+    both = torch.zeros(10, 10)
+    both[tuple(matrix.node_edge_index)] += 1
+    assert torch.equal(both[:5, 5:], DENSE.float()) and torch.equal(both, both.t()) and both.sum() == 12
+
+
 def test_adj_t(matrix):
     adj_t = matrix.adj_t()
     assert adj_t.layout == torch.sparse_csr

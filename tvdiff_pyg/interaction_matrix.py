@@ -72,6 +72,16 @@ class InteractionMatrix(torch.nn.Module):
         user = torch.arange(self.num_users, device=self.col.device)
         return torch.stack([user.repeat_interleave(self.user_degree), self.col])
 
+    @property
+    def node_edge_index(self) -> Tensor:
+        """Both directions of every pair ``[2, 2 nnz]``, between nodes that count users first, then items.
+
+        The graph of models that have one table for all nodes, as :class:`torch_geometric.nn.LightGCN` does.
+        """
+        user, item = self.edge_index
+        item = item + self.num_users
+        return torch.stack([torch.cat([user, item]), torch.cat([item, user])])
+
     def rows(self, users: Tensor) -> Pairs:
         """Return the observed items of ``users`` as ``(row, item)``, rows counting positions in ``users``."""
         row, position = csr_positions(self.rowptr, users)

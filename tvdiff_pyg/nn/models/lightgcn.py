@@ -62,10 +62,7 @@ class LightGCN(InteractionModel):
         self.network = torch_geometric.nn.LightGCN(nodes, hidden_channels, num_layers)
         self.graph: Optional[NormalizedGraph] = None
         if num_layers:
-            user, item = interactions.edge_index
-            item = item + self.num_users
-            edge_index = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
-            self.graph = TVDiffConv(nodes, 1).prepare(edge_index, size=(nodes, nodes))
+            self.graph = TVDiffConv(nodes, 1).prepare(interactions.node_edge_index, size=(nodes, nodes))
 
     def reset_parameters(self) -> None:
         """Draw the embeddings anew: Xavier uniform, better on LastFM than the authors' normal (``verify_lightgcn``)."""
