@@ -154,13 +154,16 @@ def test_runs_are_measured_by_both_definitions(run_folder: Path, tmp_path: Path,
     assert '| BPR-MF | not run |' in page and '-19,899' in page and 'Not enough models' in page
     assert '(a-lastfm.png)' in page and plot.startswith(b'\x89PNG') and 'totals differ by that alone' in page
 
+    second = tmp_path / 'later' / 'lastfm' / 'tv-diff' / 'paper-seed1'
+    shutil.copytree(folder / 'paper-seed1', second)
     shutil.rmtree(tmp_path / 'work')  # the JSON is enough
     (tmp_path / 'a-lastfm.png').unlink()
     pilot.main(options)
     assert (tmp_path / 'a.md').read_text() == page and (tmp_path / 'a-lastfm.png').read_bytes() == plot
     shutil.copytree(run_folder, tmp_path / 'later' / 'lastfm' / 'bpr-mf' / 'paper-seed0')  # on another machine
     later = pilot.main(['--work', str(tmp_path / 'later'), *options])
-    assert later['datasets']['lastfm']['tv-diff'] == record['datasets']['lastfm']['tv-diff']
+    kept, again = later['datasets']['lastfm']['tv-diff']
+    assert kept == measured and again == {**other, 'seconds': again['seconds']}  # by seed
     bpr, = later['datasets']['lastfm']['bpr-mf']
     assert bpr['ours'] == measured['ours'] and 'per_user' in bpr
     for wrong in ([], ['--work', str(tmp_path / 'later'), '--protocol', 'holdout', *options]):
