@@ -52,6 +52,28 @@ def test_no_setting_is_tried_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert sorted(trial['settings']['model.num_neighbors'] for trial in search['trials']) == [50, 100]
 
 
+def test_what_fails_is_named_and_stops_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = []
+
+    def make_cell(path: Path, dataset: str, model: str, protocol: str, seed: int, *more: Any) -> None:
+        if model == 'bpr-mf' and seed == 0:
+            raise sweep.Diverged('it diverged')
+        made.append(path.relative_to(tmp_path).as_posix())
+
+    def choose(dataset: str, model: str, options: Any) -> tuple:
+        if model == 'ease':
+            raise RuntimeError('no search')
+        return {}, '', None
+
+    monkeypatch.setattr(accuracy, 'make_cell', make_cell)
+    monkeypatch.setattr(accuracy, 'choose', choose)
+    failed = 'not finished:\nlastfm ease: no search\nlastfm bpr-mf paper seed 0: it diverged$'
+    with pytest.raises(SystemExit, match=failed):
+        accuracy.main(['--datasets', 'lastfm', '--models', 'ease', 'bpr-mf', 'gf-cf', '--protocol', 'paper',
+                       '--seeds', '0', '1', '--results', str(tmp_path)])
+    assert made == ['lastfm/bpr-mf/paper-seed1.json', 'lastfm/gf-cf/paper-seed0.json']
+
+
 def test_what_is_carried_over_from_a_search_is_its_best() -> None:
     for model, plan in MODELS.items():
         if plan.carried is not None:
