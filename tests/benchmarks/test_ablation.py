@@ -1,6 +1,7 @@
 """The ablation: cells, what coincides, intervals, published columns, the page made from JSON."""
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import shutil
@@ -63,6 +64,23 @@ def test_a_recipe_without_the_sampler_asks_which_one(tmp_path: Path) -> None:
         ablation.main([*options, 'sampler'])
     ablation.main([*options, '--finished'])  # nothing to train
     ablation.main([*options, 'sampler', '--finished', '--set', 'sampler.gamma=0.02'])
+
+
+def test_what_another_process_adds_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, other = tmp_path / 'movielens-small-holdout.json', {'cells': {}, 'settings': {}, 'is_base': False}
+
+    def run_cell(*args: Any) -> Dict[str, Any]:
+        if file.is_file():
+            record = json.loads(file.read_text())
+            file.write_text(json.dumps({**record, 'axes': {**record['axes'], 'lam': {'1': other}}}))
+        return {}
+
+    monkeypatch.setattr(ablation, 'run_cell', run_cell)
+    monkeypatch.setattr(ablation, 'read_cell', lambda *args: {'test': {'recall@20': 0.5}, 'train_s': 1.0})
+    ablation.run(argparse.Namespace(dataset='movielens-small', set=[], results=str(tmp_path), work=str(tmp_path / 'w'),
+                                    protocol='holdout', seeds=[0], axes=['graph'], finished=False, data_root=None))
+    axes = json.loads(file.read_text())['axes']
+    assert axes['lam'] == {'1': other} and list(axes['graph']) == ['none', 'sym', 'left', 'linkprop']
 
 
 def test_published_figures_are_those_of_the_file() -> None:
