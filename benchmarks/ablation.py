@@ -3,8 +3,9 @@
 ``python -m benchmarks.ablation --dataset lastfm --data-root DIR [--axes views temperature] [--seeds 0 1 2]
 [--set model.hidden_channels=64] --work FOLDER``
 
-Every point of an axis departs from the data set's recipe in the settings of :data:`AXES`; points of several axes that
-come to the same settings are trained once. Cells are ``tvdiff fit`` runs (:mod:`benchmarks.sweep`): one that
+Every point of an axis departs from the data set's recipe in the settings of :data:`AXES`, and in its patience where its
+batches hold users and the recipe's hold pairs; points of several axes that come to the same settings are trained once.
+Cells are ``tvdiff fit`` runs (:mod:`benchmarks.sweep`): one that
 ``results/ablation/DATASET-PROTOCOL.json`` holds is kept, a finished run is read, an interrupted one goes on, and
 ``--finished`` leaves out all others. The JSON is written anew after every cell, with Recall@20 user by user;
 ``README.md`` and the plots are made from it alone.
@@ -24,7 +25,7 @@ from scipy import stats
 
 from benchmarks.spaces import PUBLISHED, Settings
 from benchmarks.sweep import Diverged, folder_name, pack, run_cell, spread, typed, unpack
-from tvdiff_pyg.files import write_json, write_text
+from tvdiff_pyg.files import lock, write_json, write_text
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.plots import save_figure
@@ -86,12 +87,16 @@ def base_settings(recipe: str, changes: Sequence[str]) -> Settings:
     return flat
 
 
-def cell_of(base: Settings, recipe: str, point: Settings) -> Dict[str, str]:
-    """Return how a point departs from the recipe as it is shipped: what names its run."""
+def settings_of(base: Settings, point: Settings) -> Settings:
+    """Return what a point changes: its settings, and patience where an epoch has fewer steps than the recipe's."""
+    fewer = _pairwise(base) and not _pairwise({**base, **point})
+    return {**point, **({'training.patience': PATIENCE * base['training.patience']} if fewer else {})}
+
+
+def cell_of(base: Settings, recipe: str, settings: Settings) -> Dict[str, str]:
+    """Return how a point with these settings departs from the recipe as it is shipped: what names its run."""
     shipped = base_settings(recipe, [])
-    values = {**base, **point}
-    if _pairwise(base) and not _pairwise(values):  # an epoch has fewer steps, so that patience would be shorter
-        values['training.patience'] *= PATIENCE
+    values = {**base, **settings}
     return {name: value if isinstance(value, str) else json.dumps(value)
             for name, value in sorted(values.items()) if value != shipped[name]}
 
@@ -150,9 +155,15 @@ def published(dataset: str, axis: str, point: str) -> Optional[List[float]]:
     return [table[dataset][metric][names.index(point)] for metric in METRICS]
 
 
-def _read(file: Path) -> Dict[str, Any]:
-    empty: Dict[str, Any] = {'axes': {}, 'base': {'cells': {}}}
-    return {**empty, **json.loads(file.read_text(encoding='utf-8'))} if file.is_file() else empty
+def _read(file: Path, about: Dict[str, Any]) -> Dict[str, Any]:
+    record = {**about, 'axes': {}, 'base': {'cells': {}}}
+    if file.is_file():
+        record.update(json.loads(file.read_text(encoding='utf-8')))
+    if record['set'] != about['set']:
+        raise SystemExit(f"{file} is of runs with --set {record['set']}: name another --results")
+    if record['recipe'] != about['recipe']:
+        raise SystemExit(f'{file} is of runs by another version of the recipe: name another --results and --work')
+    return record
 
 
 def run(options: argparse.Namespace) -> None:
@@ -160,13 +171,9 @@ def run(options: argparse.Namespace) -> None:
     base = base_settings(options.dataset, options.set)
     file = Path(options.results) / f'{options.dataset}-{options.protocol}.json'
     file.parent.mkdir(parents=True, exist_ok=True)
-    record = _read(file)
-    if record.get('set', options.set) != options.set:
-        raise SystemExit(f"{file} is of runs with --set {record['set']}: name another --results")
     recipe = yaml.safe_load(recipe_path(options.dataset).read_text(encoding='utf-8'))
-    if record.get('recipe', recipe) != recipe:
-        raise SystemExit(f'{file} is of runs by another version of the recipe: name another --results and --work')
     about = {'dataset': options.dataset, 'protocol': options.protocol, 'set': options.set, 'recipe': recipe}
+    record = _read(file, about)
     if base['sampler.name'] != 'ar-gsp' and not any(change.startswith('sampler.') for change in options.set) and any(
             point.get('sampler.name') == 'ar-gsp' for axis in options.axes for point in AXES[axis].points.values()):
         raise SystemExit(f'the recipe {options.dataset} draws without AR-GSP: say which AR-GSP is meant, as in --set '
@@ -179,7 +186,7 @@ def run(options: argparse.Namespace) -> None:
     base_cell = cell_of(base, options.dataset, {})
     for seed in options.seeds:
         for axis, name, cell in [('', 'base', base_cell)] + [
-                (axis, name, cell_of(base, options.dataset, point)) for axis in options.axes
+                (axis, name, cell_of(base, options.dataset, settings_of(base, point))) for axis in options.axes
                 for name, point in AXES[axis].points.items()]:
             folder = work / folder_name(cell, seed)
             if folder.name not in done:
@@ -192,15 +199,18 @@ def run(options: argparse.Namespace) -> None:
                     print(error, flush=True)
                     continue
                 done[folder.name] = read_cell(folder, metrics)
-            kept, record = done[folder.name], {**_read(file), **about}  # another process may have added to it
-            point = record['base']
-            if axis:
-                points, settings = record['axes'].setdefault(axis, {}), AXES[axis].points[name]
-                if name not in points or points[name]['settings'] != settings:  # new, or of an older version of AXES
-                    points[name] = {'cells': {}, 'settings': settings, 'is_base': cell == base_cell}
-                point = points[name]
-            point['cells'][str(seed)] = kept
-            write_json(file, record)
+            kept = done[folder.name]
+            with open(file.with_suffix('.lock'), 'w') as held:
+                lock(held, wait=True)
+                record = _read(file, about)  # another process may have added to it
+                point = record['base']
+                if axis:
+                    points, settings = record['axes'].setdefault(axis, {}), settings_of(base, AXES[axis].points[name])
+                    if name not in points or points[name]['settings'] != settings:  # new, or as it was defined before
+                        points[name] = {'cells': {}, 'settings': settings, 'is_base': cell == base_cell}
+                    point = points[name]
+                point['cells'][str(seed)] = kept
+                write_json(file, record)
             print(f"{options.dataset} {axis} {name} seed {seed}: test recall@20 {kept['test']['recall@20']:.4f}, "
                   f"{kept['train_s']:.0f} s", flush=True)
 
@@ -224,7 +234,7 @@ def table(record: Dict[str, Any], axis: str) -> List[str]:
     lines = ['| | validation Recall@20 | test Recall@20 | test NDCG@20 | Recall@20 against the recipe, 95 % | false '
              'negatives (by chance) | seeds | epochs | steps | s | published, on test |',
              '|---|---|---|---|---|---|--:|--:|--:|--:|---|']
-    base = record.get('base', {'cells': {}})['cells']
+    base = record['base']['cells']
     for name in AXES[axis].points:
         point = record['axes'][axis].get(name)
         theirs = published(record['dataset'], axis, name)
@@ -303,8 +313,10 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
         an_epoch = {kind: cell['steps'] // cell['epochs'] for kind, cell in steps.items()}
         yield (f"Batches hold users for {', '.join(kinds['users'])} (steps an epoch: {an_epoch['users']}) and pairs "
                f"for {', '.join(kinds['pairs'])} ({an_epoch['pairs']}): between the two the number of optimiser steps "
-               f'differs as well as the setting. Training stops after {PATIENCE} times as many epochs without gain for '
-               f'the former, where the recipe has the latter.')
+               f'differs as well as the setting.')
+        patience = {points[name]['settings'].get('training.patience') for name in kinds['users']} - {None}
+        if patience:
+            yield f"Patience is {', '.join(map(str, patience))} epochs for the former, the recipe's for the latter."
 
 
 def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: Sequence[str]) -> Iterator[str]:

@@ -24,17 +24,16 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from safetensors.numpy import load_file
 
 from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
-from benchmarks.sweep import Diverged, check_run, pack, run_fit, unflatten
+from benchmarks.sweep import Diverged, check_run, curve, pack, run_fit, unflatten
 from tvdiff_pyg.files import write_json
-from tvdiff_pyg.training.folder import CONFIG, PER_USER, read_history
+from tvdiff_pyg.training.folder import CONFIG, PER_USER
 from tvdiff_pyg.training.recipe import MODELS as MODEL_SETTINGS, Recipe, flatten
 
 RESULTS = Path(__file__).parent / 'results' / 'accuracy'
 SEARCHED_ON = 'recall@20'
 GRADIENT = [name for name, settings in MODEL_SETTINGS.items() if 'training' in settings.others]
 SEEDED = [*GRADIENT, 'ials']  # the others come out the same whatever the seed
-MOST_DRAWS = 100  # where a space has fewer settings than trials
-WATCHED = ('loss', 'delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_by_chance')
+DRAWS = 10  # a trial, at most: a space may have fewer settings than trials
 
 
 def recipe_of(dataset: str, model: str, settings: Settings) -> Recipe:
@@ -103,7 +102,7 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
         raise RuntimeError(f'{path} is of another search than spaces.py describes: delete it with its cells, or name '
                            f'another --results')
     wanted = trials if MODELS[model].space else 1
-    for number in range(max((trial['number'] for trial in record['trials']), default=-1) + 1, MOST_DRAWS):
+    for number in range(max((trial['number'] for trial in record['trials']), default=-1) + 1, DRAWS * wanted):
         tried = distinct(record)
         if len(tried) >= wanted:
             break
@@ -143,13 +142,7 @@ def cell(folder: Path, metrics: Dict[str, Any], settings: Settings, chosen: str)
     metrics = {name: value for name, value in metrics.items() if name != 'files'}
     out = {'model': metrics['model'], 'dataset': metrics['dataset'], 'protocol': metrics['protocol'],
            'seed': metrics['seed'], 'settings': settings, 'chosen': chosen,
-           'converged': metrics['stopped'] in ('patience', 'closed form'), 'metrics': metrics, 'curve': []}
-    seconds = 0.0
-    for row in read_history(folder):
-        seconds += row['seconds']
-        out['curve'].append({'epoch': int(row['epoch']), 'seconds': round(seconds, 2), **{
-            name: round(value, 6) for name, value in row.items()
-            if name.endswith(('recall@20', 'ndcg@20')) or name in WATCHED}})
+           'converged': metrics['stopped'] in ('patience', 'closed form'), 'metrics': metrics, 'curve': curve(folder)}
     values = load_file(folder / PER_USER)
     out['per_user'] = {name: pack(values[name]) for name in ('recall@20', 'ndcg@20')}
     return out
@@ -222,7 +215,7 @@ def main(argv: Any = None) -> List[Path]:
     for dataset, model in itertools.product(options.datasets, options.models):
         try:
             chosen = choose(dataset, model, options)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             failed.append(f'{dataset} {model}: {error}')
             print(failed[-1], flush=True)
             continue
@@ -233,7 +226,7 @@ def main(argv: Any = None) -> List[Path]:
             try:
                 make_cell(path, dataset, model, protocol, seed, *chosen, options)
                 files.append(path)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 failed.append(f'{dataset} {model} {protocol} seed {seed}: {error}')
                 print(failed[-1], flush=True)
     if failed:

@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import numpy as np
 import torch
 
-from benchmarks.ablation import PUBLISHED
+from benchmarks.spaces import PUBLISHED
 from benchmarks.sweep import pack, spread, unpack
 from tvdiff_pyg.files import write_atomically, write_json, write_text
 from tvdiff_pyg.thermodynamics import Thermodynamics

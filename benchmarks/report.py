@@ -275,9 +275,8 @@ def main(argv: Any = None) -> str:
     results = Path(parser.parse_args(argv).results)
     lines = ['# Accuracy', '', 'Made by `python -m benchmarks.report` from the JSON files beside it; the cells come '
              'from `python -m benchmarks.accuracy ... --data-root DIR`. An empty row of a table names the options '
-             'that fill it. TV-Diff has d = 256 where settings are searched, else 1000 (as published). On Gowalla it '
-             'runs without its third view: uniform negatives, as its recipe says. What was done the same for all, '
-             'and what these tables do not say: [benchmarks/README.md](../../README.md).', '',
+             'that fill it. TV-Diff has d = 256 where settings are searched, else 1000 (as published). What was done '
+             'the same for all, and what these tables do not say: [benchmarks/README.md](../../README.md).', '',
              '| data set | hold-out | paper protocol |', '|---|---|---|']
     pages: List[str] = []
     for dataset in DATASETS:

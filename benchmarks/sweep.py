@@ -30,6 +30,7 @@ from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
 from tvdiff_pyg.training.recipe import Recipe, flatten, recipe_path
 
+WATCHED = ('delta_energy', 'delta_entropy', 'false_negatives', 'false_negatives_by_chance')
 Cell = Dict[str, str]  # setting -> value, as written on the command line
 Rows = Dict[Tuple[str, int], Dict[str, Any]]  # (cell as JSON, seed) -> the cell and what its run's metrics say
 
@@ -51,6 +52,17 @@ def unpack(text: str) -> np.ndarray:
 def spread(values: Sequence[float], form: str = '.4f') -> str:
     """Return the mean of values, and their standard deviation where there are several."""
     return f'{statistics.mean(values):{form}}' + (f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else '')
+
+
+def curve(folder: Path) -> List[Dict[str, Any]]:
+    """Return what is kept of each epoch of a run: seconds from the start, Recall@20, NDCG@20 and what was watched."""
+    seconds, out = 0.0, []
+    for row in read_history(folder):
+        seconds += row['seconds']
+        out.append({'epoch': int(row['epoch']), 'seconds': round(seconds, 2), **{
+            name: round(value, 6) for name, value in row.items()
+            if name.endswith(('recall@20', 'ndcg@20')) or name in WATCHED}})
+    return out
 
 
 def unflatten(settings: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
@@ -136,7 +148,7 @@ def resolve(recipe: str, cell: Cell) -> Dict[str, Any]:
 
 def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
              data_root: Any = None) -> Dict[str, Any]:
-    """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds.
+    """Train one cell, or read it, or go on with it, and return what its ``metrics.json`` holds, and its curve.
 
     Raises:
         Diverged: there is no good epoch.
@@ -153,7 +165,7 @@ def run_cell(recipe: str, protocol: str, cell: Cell, seed: int, folder: Path,
             *(['--data-root', str(data_root)] if data_root else [])])
     # The median is not moved by a pause, as the total is.
     metrics['epoch_s'] = statistics.median(row['seconds'] for row in read_history(folder))
-    return metrics
+    return {**metrics, 'curve': curve(folder)}
 
 
 def summary(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -203,8 +215,10 @@ def read_rows(file: Path, recipe: str, protocol: str, names: Sequence[str]) -> R
     if not file.is_file():
         return {}
     record = json.loads(file.read_text(encoding='utf-8'))
+    if any('settings' not in row for row in record['cells']):
+        raise SystemExit(f'{file} was written by a version that did not keep the settings: name another --json')
     if (record['recipe'], record['protocol']) != (recipe, protocol) or any(
-            list(row['cell']) != list(names) or row.get('settings') != resolve(recipe, row['cell'])
+            list(row['cell']) != list(names) or row['settings'] != resolve(recipe, row['cell'])
             for row in record['cells']):
         raise SystemExit(f'{file} holds runs of another recipe (or of an older version of it), of another protocol or '
                          'that vary other settings: name another --json')
@@ -248,7 +262,8 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     if not rows:
         raise SystemExit('all cells diverged')
     selected = 'TEST, as published' if options.protocol == 'paper' else 'validation'
-    print(f'\n{options.recipe}, epochs selected on {selected}, {rows[0]["device"]}\n\n{table(summary(rows))}')
+    devices = '; '.join(dict.fromkeys(row['device'] for row in rows))
+    print(f'\n{options.recipe}, epochs selected on {selected}, {devices}\n\n{table(summary(rows))}')
     return rows
 
 

@@ -62,7 +62,7 @@ def test_what_fails_is_named_and_stops_no_other(monkeypatch: pytest.MonkeyPatch,
 
     def choose(dataset: str, model: str, options: Any) -> tuple:
         if model == 'ease':
-            raise RuntimeError('no search')
+            raise ValueError('no search')
         return {}, '', None
 
     monkeypatch.setattr(accuracy, 'make_cell', make_cell)

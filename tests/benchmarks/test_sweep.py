@@ -42,6 +42,8 @@ def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: p
     assert [row['seed'] for row in rows] == [0, 1]
     written = json.loads((tmp_path / 'a.json').read_text())
     assert written['cells'] == rows and written['selected_on'] == 'validation'
+    assert all(row['curve'][0]['validation/recall@20'] == pytest.approx(row['validation']['recall@20'], abs=1e-6)
+               and len(row['curve']) == 1 for row in rows)
     line, = written['summary']
     mean = sum(row['test']['recall@20'] for row in rows) / 2
     assert line['test/recall@20'] == pytest.approx(mean) and line['seeds'] == [0, 1]
@@ -64,6 +66,10 @@ def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: p
     written['cells'][0]['settings']['training.lr'] = 0.5  # an older version of the recipe
     (tmp_path / 'a.json').write_text(json.dumps(written))
     with pytest.raises(SystemExit, match='older version'):
+        sweep.main(options)
+    del written['cells'][0]['settings']
+    (tmp_path / 'a.json').write_text(json.dumps(written))
+    with pytest.raises(SystemExit, match='a.json was written by a version that did not keep the settings'):
         sweep.main(options)
     folder.mkdir(parents=True)
     (folder / 'config.yaml').write_text(config)
