@@ -53,7 +53,7 @@ class ModelPlan(NamedTuple):
         space: what the other trials draw, by setting.
         source: where the first setting is from.
         carried: the setting on data sets that are not searched: the best of another set's search, ``CARRIED_FROM``,
-            where nobody has published one; ``None`` for the first one.
+            where nobody has published one or the published one learns too slowly; ``None`` for the first one.
     """
 
     first: Settings
@@ -106,7 +106,9 @@ MODELS: Dict[str, ModelPlan] = {
         'diffusion.scale': LogRange(1e-4, 1e-1), 'training.lr': LogRange(5e-5, 2e-3),
     }, 'the authors\' setting for a sparse set (arXiv 2304.04971, their inference script)'),
     'lightgcn': ModelPlan({'model.hidden_channels': 64, 'model.num_layers': 3, 'model.regularization': 1e-4, **_PAIRS},
-                          {**_PAIRS_SPACE, 'model.num_layers': Choice((1, 2, 3, 4))}, 'arXiv 2002.02126'),
+                          {**_PAIRS_SPACE, 'model.num_layers': Choice((1, 2, 3, 4))}, 'arXiv 2002.02126',
+                          {'model.hidden_channels': 256, 'model.num_layers': 3, 'model.regularization': 8.07e-05,
+                           'training.batch_size': 8192, 'training.lr': 0.00569, 'training.patience': 20}),
     'bpr-mf': ModelPlan({'model.hidden_channels': 64, 'model.regularization': 1e-4, **_PAIRS}, _PAIRS_SPACE,
                         "LightGCN's"),
     'gf-cf': ModelPlan({'model.hidden_channels': 256, 'model.alpha': 0.3},
