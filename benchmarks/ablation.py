@@ -185,9 +185,10 @@ def run(options: argparse.Namespace) -> None:
             for seed, cell in point['cells'].items()}
     base_cell = cell_of(base, options.dataset, {})
     for seed in options.seeds:
-        for axis, name, cell in [('', 'base', base_cell)] + [
-                (axis, name, cell_of(base, options.dataset, settings_of(base, point))) for axis in options.axes
+        for axis, name, settings in [('', 'base', {})] + [
+                (axis, name, settings_of(base, point)) for axis in options.axes
                 for name, point in AXES[axis].points.items()]:
+            cell = cell_of(base, options.dataset, settings)
             folder = work / folder_name(cell, seed)
             if folder.name not in done:
                 if options.finished and not (folder / RUN_METRICS).is_file():
@@ -205,7 +206,7 @@ def run(options: argparse.Namespace) -> None:
                 record = _read(file, about)  # another process may have added to it
                 point = record['base']
                 if axis:
-                    points, settings = record['axes'].setdefault(axis, {}), settings_of(base, AXES[axis].points[name])
+                    points = record['axes'].setdefault(axis, {})
                     if name not in points or points[name]['settings'] != settings:  # new, or as it was defined before
                         points[name] = {'cells': {}, 'settings': settings, 'is_base': cell == base_cell}
                     point = points[name]
