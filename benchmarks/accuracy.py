@@ -23,7 +23,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from safetensors.numpy import load_file
 
-from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first_setting, source_of_first
+from benchmarks.spaces import DATASETS, MODELS, Choice, Settings, first
 from benchmarks.sweep import Diverged, check_run, curve, pack, run_fit, unflatten
 from tvdiff_pyg.files import write_json
 from tvdiff_pyg.training.folder import CONFIG, PER_USER
@@ -43,9 +43,9 @@ def recipe_of(dataset: str, model: str, settings: Settings) -> Recipe:
 
 def draw_setting(dataset: str, model: str, number: int) -> Settings:
     """Return the setting of a trial: the first one, or a random draw that depends on its number alone."""
-    first = first_setting(dataset, model)
+    settings = first(dataset, model).settings
     if number == 0:
-        return first
+        return settings
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -55,8 +55,8 @@ def draw_setting(dataset: str, model: str, number: int) -> Settings:
         for name, choice in MODELS[model].space.items()}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(zlib.crc32(f'{dataset}/{model}'.encode())))
     drawn = [study.ask(space).params for _ in range(number)][-1]
-    return {**first, **{name: float(f'{value:.3g}') if isinstance(value, float) else value
-                        for name, value in drawn.items()}}
+    return {**settings, **{name: float(f'{value:.3g}') if isinstance(value, float) else value
+                           for name, value in drawn.items()}}
 
 
 def train(folder: Path, dataset: str, model: str, protocol: str, seed: int, settings: Settings,
@@ -94,7 +94,7 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
              for name, choice in MODELS[model].space.items()}
     record: Dict[str, Any] = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {
         'dataset': dataset, 'model': model, 'selected_on': f'validation {SEARCHED_ON}', 'seed': 0,
-        'minutes_a_trial': minutes, 'source_of_first': source_of_first(dataset, model),
+        'minutes_a_trial': minutes, 'source_of_first': first(dataset, model).source,
         'space': space, 'trials': []}
     if record['space'] != space or any(
             recipe_of(dataset, model, trial['settings']) != recipe_of(dataset, model, draw_setting(
@@ -167,7 +167,8 @@ def is_finished(path: Path, dataset: str, model: str, settings: Settings, minute
 def choose(dataset: str, model: str, options: argparse.Namespace) -> Tuple[Settings, str, Optional[int]]:
     """Return the setting that a model's cells are trained with, where it is from, and the search's best trial."""
     if not DATASETS[dataset].searched:
-        return first_setting(dataset, model), f'carried over: {source_of_first(dataset, model)}', None
+        carried = first(dataset, model)
+        return carried.settings, f'carried over: {carried.source}', None
     record = search(dataset, model, Path(options.work), Path(options.results), options.trials, options.trial_minutes,
                     options.data_root)
     best = next(trial for trial in record['trials'] if trial['number'] == record['best'])

