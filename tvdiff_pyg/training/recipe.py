@@ -169,7 +169,7 @@ class LossConfig:
 
     Args:
         entropy: entropy term; bce and nll train on batches of users, bpr on batches of pairs.
-        temperature: weight of the entropy term; 0 for the vanilla objective.
+        temperature: weight of the entropy term; 0 for the vanilla objective, on the batches that the term would have.
         reduction: mean over the items as published, or sum, which is the same objective times their number.
     """
 

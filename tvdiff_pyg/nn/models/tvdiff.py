@@ -112,8 +112,8 @@ class TVDiff(InteractionModel):
 
     @property
     def pairwise(self) -> bool:  # type: ignore[override]
-        """Whether it trains on pairs."""
-        return self.loss.uses_entropy and self.loss.entropy.pairwise
+        """Whether it trains on pairs: as its entropy term asks for, also where that is left out at temperature 0."""
+        return self.loss.entropy.pairwise
 
     def training_loss(self, batch: Batch, generator: Optional[torch.Generator] = None) -> LossTerms:
         """Return the loss of a batch and its terms.
