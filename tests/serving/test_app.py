@@ -93,11 +93,14 @@ def _same(got: List[Dict[str, Any]], expected: List[Dict[str, Any]]) -> bool:
 
 
 def test_users_get_the_run_s_lists(client: TestClient, run: Run) -> None:
+    items = run.split.data.item_id
     for user in run.split.data.user_id:
         status, answer = _post(client, {'user': user, 'k': 7})
         assert (status, answer['user']) == (200, user)
         assert _same(answer['items'], run.recommend([user], 7)[0]['items'])
-    assert run.split.validation is not None  # what the user has seen there is not listed either
+        held_out = {items[item] for part in run.split.known[1:]
+                    for item in part.rows(torch.tensor([run.index('user')[user]]))[1].tolist()}
+        assert held_out and not held_out & {item['item'] for item in _post(client, {'user': user, 'k': 12})[1]['items']}
 
 
 def test_histories_get_the_run_s_lists(client: TestClient, run: Run) -> None:

@@ -253,7 +253,7 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
 
     @app.post('/recommend', response_model=Answer, responses={**refusals, 404: {'model': Problem}})
     async def recommend(wanted: Wanted) -> Response:
-        """Recommend items that a person has not seen."""
+        """Recommend items that a person has not seen: of a user, in no part of the data."""
         service.check_items([*(wanted.history or ()), *(wanted.allow or ()), *wanted.deny])
         if wanted.user is not None:
             if wanted.user not in service.users:

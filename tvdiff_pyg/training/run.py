@@ -79,8 +79,10 @@ class Run:
 
     def recommend(self, users: Sequence[str], k: int = 10, allow: Optional[Sequence[str]] = None,
                   deny: Sequence[str] = (), scorer: Optional[Scorer] = None,
-                  block_size: int = BLOCK_SIZE) -> List[Dict[str, Any]]:
+                  block_size: int = BLOCK_SIZE, held_out: bool = False) -> List[Dict[str, Any]]:
         """Return the ``k`` best unseen items of users named by their original ids.
+
+        What a user has in any part of the data is seen: training, validation and test.
 
         Args:
             users: original ids, none twice.
@@ -89,6 +91,7 @@ class Run:
             deny: original ids of items that may not.
             scorer: ``model.scorer()``, where many calls share one.
             block_size: users to score at a time; see :func:`tvdiff_pyg.retrieval.top_k`.
+            held_out: list items of the test part too, as the test itself does, to look at its hits.
 
         Returns:
             A dict a user: ``user``, and ``items``, a list of dicts of ``item`` (original id), ``score`` and what is
@@ -102,12 +105,12 @@ class Run:
         if len(set(index)) < len(index):
             twice = next(user for position, user in enumerate(users) if user in users[:position])
             raise ValueError(f"user '{twice}' is named twice")
-        best = recommend(self.model, torch.tensor(index, dtype=torch.long), k, self.split.seen_when_testing,
+        best = recommend(self.model, torch.tensor(index, dtype=torch.long), k, self._seen(held_out),
                          self._allowed(allow, deny), scorer, block_size)
         return [{'user': user, 'items': self._listed(*lists)} for user, *lists in zip(users, *best)]
 
     def recommend_all(self, k: int = 10, allow: Optional[Sequence[str]] = None,
-                      deny: Sequence[str] = ()) -> Iterator[Dict[str, Any]]:
+                      deny: Sequence[str] = (), held_out: bool = False) -> Iterator[Dict[str, Any]]:
         """Yield the same for every user, in the order of the training part; memory does not grow with their number.
 
         Raises:
@@ -115,8 +118,9 @@ class Run:
         """
         check_k(k, self.model.num_items)
         allowed, scorer, names = self._allowed(allow, deny), self.model.scorer(), self.split.data.user_id
+        seen = self._seen(held_out)
         for block in torch.arange(self.split.train.num_users).split(BLOCK_SIZE):
-            best = top_k(scorer, block, k, self.split.seen_when_testing, allowed)
+            best = top_k(scorer, block, k, seen, allowed)
             for user, *lists in zip(block.tolist(), *best):
                 yield {'user': names[user], 'items': self._listed(*lists)}
 
@@ -148,6 +152,9 @@ class Run:
         seen = InteractionMatrix(torch.stack([row, item]), len(index), self.model.num_items)
         best = fold_in(self.model, seen, k, self._allowed(allow, deny), scorer, block_size)
         return [{'items': self._listed(*lists)} for lists in zip(*best)]
+
+    def _seen(self, held_out: bool) -> List[InteractionMatrix]:
+        return self.split.seen_when_testing if held_out else self.split.known
 
     def _listed(self, items: Tensor, scores: Tensor) -> List[Dict[str, Any]]:
         return [{**self.item(item), 'score': score} for item, score in zip(items.tolist(), scores.tolist())
