@@ -285,6 +285,31 @@ def test_a_run_killed_before_its_data_were_written_can_be_resumed(ratings_file: 
         whole.metrics['test']
 
 
+@pytest.mark.parametrize('group, name, value, expected', [
+    ('training', 'max_epochs', 0, "'training.max_epochs' must be at least 1, got 0"),
+    ('training', 'lr', 'fast', '"training.lr": Expected'),
+    ('model', 'name', 'diffrec', "changed to diffrec in a recipe for tv-diff.*: make another by Recipe.from_dict"),
+    ('model', 'name', 'easy', "'model.name' was changed to easy"),
+])
+def test_a_setting_changed_later_is_checked_before_anything_is_written(
+        group: str, name: str, value: Any, expected: str, ratings_file: Path, tmp_path: Path) -> None:
+    recipe = _recipe(ratings_file, max_epochs=1)
+    setattr(getattr(recipe, group), name, value)
+    with pytest.raises(ValueError, match=expected):
+        fit(recipe, tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_recipe_for_another_model_is_made_as_the_refusal_says(ratings_file: Path, tmp_path: Path) -> None:
+    recipe = Recipe.from_dict({'dataset': vars(_recipe(ratings_file).dataset), 'model': {'name': 'ease'}})
+    recipe.training.ks = (5, 20)  # type: ignore[assignment]
+    fit(recipe, tmp_path / 'run', progress=False)
+    assert Run.load(tmp_path / 'run').recipe.training.ks == [5, 20]
+    recipe.model.name = 'ials'  # which has a regularization too, with another default
+    with pytest.raises(ValueError, match="changed to ials in a recipe for ease"):
+        fit(recipe, tmp_path / 'other', progress=False)
+
+
 @pytest.mark.parametrize('seed', [-1, 2 ** 63])
 def test_a_seed_out_of_range_is_refused_before_anything_is_written(
         seed: int, ratings_file: Path, tmp_path: Path) -> None:
