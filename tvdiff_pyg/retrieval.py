@@ -1,7 +1,7 @@
 """Exact top-k lists in blocks."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,17 @@ def check_k(k: int, num_items: int) -> None:
     """Raise ``ValueError`` unless a list of ``k`` of ``num_items`` items makes sense."""
     if not 1 <= k <= num_items:
         raise ValueError(f"'k' must lie in 1..{num_items}, the number of items; got {k}")
+
+
+def id_list(argument: str, names: Iterable[str]) -> List[str]:
+    """Return original ids as a list; raise ``ValueError`` for one text, of which each letter would be an id."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"'{argument}' must be a list of ids, got {names!r}: write ['{names}']")
+    names = list(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"'{argument}' holds {name!r}, but ids are text: write '{name}'")
+    return names
 
 
 def user_blocks(users: Tensor, block_size: int = BLOCK_SIZE) -> Iterator[Tuple[Tensor, int]]:

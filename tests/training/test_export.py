@@ -225,9 +225,13 @@ def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: 
         assert expected in capsys.readouterr().err and not (tmp_path / 'x').exists()
     served = ExportedRecommender.load(exported)
     for histories, expected in (([], 'people with at least one item'), ([[]], 'at least one item'),
-                                ([['item, 99']], "item 'item, 99' is not among")):
+                                ([['item, 99']], "item 'item, 99' is not among"),
+                                (['item, 03'], r"'histories\[0\]' must be a list of ids, got 'item, 03'"),
+                                ([[3]], "ids are text: write '3'")):
         with pytest.raises(ValueError, match=expected):
             served.recommend(histories, 3)
+    with pytest.raises(ValueError, match="'deny' must be a list of ids, got '12'"):
+        served.recommend([['item, 03']], 3, deny='12')
     with pytest.raises(ValueError, match="'k' must lie in 1..30"):
         served.recommend([['item, 03']], 31)
     for name, content in (('export.json', '{"format": 99}'), ('items.json', '[]'), ('encoder.safetensors', 'x'),

@@ -38,6 +38,21 @@ def test_a_run_read_back_is_the_run_that_was_fitted(ratings_file: Path, tmp_path
     assert read.evaluate('validation').mean == fitted.metrics['validation']
 
 
+def test_ids_are_lists_of_text(run_folder: Path) -> None:
+    run = Run.load(run_folder)
+    calls: Dict[str, Callable[[Any], Any]] = {
+        'users': lambda ids: run.recommend(ids, 2),
+        r'histories\[1\]': lambda ids: run.recommend_history([['item, 01'], ids]),
+        'allow': lambda ids: run.recommend(['u01'], 2, allow=ids),
+        'deny': lambda ids: run.recommend(['u01'], 2, deny=ids)}
+    for argument, call in calls.items():
+        for ids, got in (('17', "'17'"), (17, '17')):
+            with pytest.raises(ValueError, match=fr"'{argument}' must be a list of ids, got {got}: write \['17'\]"):
+                call(ids)
+        with pytest.raises(ValueError, match=f"'{argument}' holds 17, but ids are text: write '17'"):
+            call([17])
+
+
 def test_the_weights_are_those_of_the_best_epoch(ratings_file: Path, tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is spoilt after its second epoch: selection must go back, and patience must stop it."""

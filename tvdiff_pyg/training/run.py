@@ -13,7 +13,7 @@ from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, recommend, top_k
+from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, id_list, recommend, top_k
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynamics
 from tvdiff_pyg.training.building import build_model
@@ -98,9 +98,11 @@ class Run:
             known of the item (title, year, genres). Shorter than ``k`` where a user has fewer unseen items.
 
         Raises:
-            ValueError: an unknown or repeated user, an unknown item, or ``k`` out of range.
+            ValueError: an unknown or repeated user, an unknown item, ids that are no list of text, or ``k`` out of
+                range.
         """
         check_k(k, self.model.num_items)
+        users = id_list('users', users)
         index = self._positions('user', users)
         if len(set(index)) < len(index):
             twice = next(user for position, user in enumerate(users) if user in users[:position])
@@ -140,12 +142,13 @@ class Run:
             A dict a person, with ``items`` as in :meth:`recommend`.
 
         Raises:
-            ValueError: a person without items, an unknown item, ``k`` out of range, or a model that knows only the
-                users that it was trained on.
+            ValueError: a person without items, an unknown item, ids that are no lists of text, ``k`` out of range, or
+                a model that knows only the users that it was trained on.
         """
         if not all(histories):
             raise ValueError("'histories' holds a person without items: name at least one")
-        index = [self._positions('item', history) for history in histories]
+        index = [self._positions('item', id_list(f'histories[{row}]', history))
+                 for row, history in enumerate(histories)]
         count = torch.tensor([len(items) for items in index], dtype=torch.long)
         row = torch.arange(len(index)).repeat_interleave(count)
         item = torch.tensor([position for items in index for position in items], dtype=torch.long)
@@ -178,8 +181,8 @@ class Run:
         if allow is None and not deny:
             return None
         allowed = torch.full((self.model.num_items,), allow is None)
-        allowed[self._positions('item', allow or ())] = True
-        allowed[self._positions('item', deny)] = False
+        allowed[self._positions('item', id_list('allow', allow or ()))] = True
+        allowed[self._positions('item', id_list('deny', deny))] = False
         return allowed
 
     def thermodynamics(self, num_users: Optional[int] = None, published: bool = False, seed: int = 0) -> Thermodynamics:
