@@ -75,13 +75,23 @@ def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatri
             rounding.
 
     Raises:
-        ValueError: ``k`` out of range, or a score that is NaN.
+        ValueError: ``k`` out of range, ``seen`` of another catalogue than the scores, ``allowed`` that is no boolean
+            ``[N]``, or a score that is NaN.
     """
     items: List[Tensor] = []
     values: List[Tensor] = []
     for block, count in user_blocks(users, block_size):
         scores = scorer(block)[:count]
-        check_k(k, scores.size(1))
+        num_items = scores.size(1)
+        check_k(k, num_items)
+        for number, interactions in enumerate(seen):
+            if interactions.num_items != num_items:
+                raise ValueError(f"'seen[{number}]' is of {interactions.num_items} items, the scores are of "
+                                 f"{num_items}: take both from one data set")
+        if allowed is not None and (allowed.dtype != torch.bool or allowed.shape != (num_items,)):
+            raise ValueError(f"'allowed' must be boolean, of shape [{num_items}], got {allowed.dtype} of shape "
+                             f"{list(allowed.shape)}: of item indices, take torch.isin(torch.arange({num_items}), "
+                             f"indices)")
         if bool(scores.isnan().any()):
             raise ValueError('the model gives NaN scores: its weights are broken, train it anew')
         scores = scores.clone()
@@ -135,7 +145,7 @@ def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allow
         block_size: as in :func:`top_k`.
 
     Raises:
-        ValueError: ``k`` out of range, items of another catalogue, or a model that knows only its own users.
+        ValueError: items of another catalogue, a model that knows only its own users, or as :func:`top_k`.
     """
     check_k(k, model.num_items)
     if histories.num_items != model.num_items:
@@ -160,7 +170,7 @@ def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[Interact
         block_size: as in :func:`top_k`.
 
     Raises:
-        ValueError: ``k`` or a user index out of range, or NaN scores.
+        ValueError: a user index out of range, or as :func:`top_k`.
     """
     check_k(k, model.num_items)
     if users.numel() and not 0 <= int(users.min()) <= int(users.max()) < model.num_users:
