@@ -89,9 +89,12 @@ def test_a_history_is_folded_in(run_folder: Path, tmp_path: Path, capsys: pytest
     names, user = run.split.data.item_id, 4
     seen, *held_out = ([names[item] for item in part.rows(torch.tensor([user]))[1].tolist()]
                        for part in (run.split.train, run.split.validation, run.split.test))
-    (tmp_path / 'deny.txt').write_text('\n'.join([*held_out[0], *held_out[1]]) + '\n')
+    (tmp_path / 'deny.txt').write_text('\n'.join(['sold', *held_out[0], *held_out[1], 'lost']) + '\n')
     history = ','.join(f'"{item}"' for item in [*seen[::-1], seen[0]])
-    folded, = _answers(capsys, str(run_folder), '--history', history, '--deny', str(tmp_path / 'deny.txt'))
+    main(['recommend', str(run_folder), '--history', history, '--deny', str(tmp_path / 'deny.txt'), '--json'])
+    printed = capsys.readouterr()
+    folded = json.loads(printed.out)
+    assert f'deny.txt: 2 of {2 + sum(map(len, held_out))} ids are no items of this run' in printed.err
     known, = _answers(capsys, str(run_folder), '--users', run.split.data.user_id[user])
     assert folded['items'] == known['items'] and len(known['items']) == 10
     main(['recommend', str(run_folder), '--history', names[0]])  # an id with a comma, alone, needs no quotes

@@ -85,6 +85,8 @@ def test_an_export_gives_the_lists_of_the_run(exported: Path, run_folder: Path) 
             assert [item['item'] for item in got] == [item['item'] for item in wanted['items']]
             assert [item['score'] for item in got] == pytest.approx(
                 [item['score'] for item in wanted['items']], abs=1e-5)
+            assert served.recommend([history], 6, ['lost', *deny]) == [got]
+            assert run.recommend_history([history], 6, deny=['lost', *deny]) == [wanted]
     together = served.recommend(histories, 6)
     assert [[item['item'] for item in got] for got in together] == [
         [item['item'] for item in wanted['items']] for wanted in run.recommend_history(histories, 6)]

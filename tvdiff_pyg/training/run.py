@@ -88,7 +88,7 @@ class Run:
             users: original ids, none twice.
             k: length of the lists.
             allow: original ids of the only items that may be listed; all by default.
-            deny: original ids of items that may not.
+            deny: original ids of items that may not; those that the run does not have are never listed anyway.
             scorer: ``model.scorer()``, where many calls share one.
             block_size: users to score at a time; see :func:`tvdiff_pyg.retrieval.top_k`.
             held_out: list items of the test part too, as the test itself does, to look at its hits.
@@ -98,8 +98,8 @@ class Run:
             known of the item (title, year, genres). Shorter than ``k`` where a user has fewer unseen items.
 
         Raises:
-            ValueError: an unknown or repeated user, an unknown item, ids that are no list of text, or ``k`` out of
-                range.
+            ValueError: an unknown or repeated user, an unknown item in ``allow``, ids that are no list of text, or
+                ``k`` out of range.
         """
         check_k(k, self.model.num_items)
         users = id_list('users', users)
@@ -142,8 +142,8 @@ class Run:
             A dict a person, with ``items`` as in :meth:`recommend`.
 
         Raises:
-            ValueError: a person without items, an unknown item, ids that are no lists of text, ``k`` out of range, or
-                a model that knows only the users that it was trained on.
+            ValueError: a person without items, an unknown item in a history or ``allow``, ids that are no lists of
+                text, ``k`` out of range, or a model that knows only the users that it was trained on.
         """
         if not all(histories):
             raise ValueError("'histories' holds a person without items: name at least one")
@@ -182,7 +182,8 @@ class Run:
             return None
         allowed = torch.full((self.model.num_items,), allow is None)
         allowed[self._positions('item', id_list('allow', allow or ()))] = True
-        allowed[self._positions('item', id_list('deny', deny))] = False
+        known = self.index('item')
+        allowed[[known[name] for name in id_list('deny', deny) if name in known]] = False
         return allowed
 
     def thermodynamics(self, num_users: Optional[int] = None, published: bool = False, seed: int = 0) -> Thermodynamics:
