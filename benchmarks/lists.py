@@ -5,7 +5,8 @@
 Each way makes the lists of all users, or of as many as it is given, in a process of its own, whose peak memory counts
 the run's data and weights as well:
 
-* ``recommend_all``: what ``tvdiff recommend RUN --all`` does, ids and files left out; ``parquet``: with them;
+* ``recommend_all``: what ``tvdiff recommend RUN --all`` does, ids and files left out, with lists as the test makes
+  them, of held-out items as well; ``parquet``: with ids and a file;
 * ``dense``: the same model by the paper's reverse process over rows of the catalogue, some blocks standing for all;
 * ``lightgcn``: the masked product of users and items of our LightGCN, at its usual width of 64;
 * ``pyg_recommend``: ``torch_geometric.nn.LightGCN.recommend``, 64 wide, which masks nothing;
@@ -65,7 +66,7 @@ def parquet(run: Run, options: argparse.Namespace) -> Dict[str, Any]:
     """Rank all users into a Parquet file with the original ids."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'lists.parquet'
-        taken = once(lambda: write_lists(run.recommend_all(options.k), file))
+        taken = once(lambda: write_lists(run.recommend_all(options.k, held_out=True), file))
         return {'setup_s': 0.0, 's': taken, 'users': run.model.num_users, 'bytes': file.stat().st_size}
 
 

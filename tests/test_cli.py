@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.cli import main  # noqa: E402
 from tvdiff_pyg.training import Run  # noqa: E402
+from tvdiff_pyg.training.people import person  # noqa: E402
 
 Options = Callable[..., List[str]]
 
@@ -64,15 +66,35 @@ def _answers(capsys: pytest.CaptureFixture, *arguments: str) -> list:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+def test_nothing_that_the_file_has_of_a_user_is_listed(run_folder: Path, ratings_file: Path,
+                                                       capsys: pytest.CaptureFixture) -> None:
+    with open(ratings_file, encoding='utf-8') as file:
+        pairs = {(row['user'], row['item']) for row in csv.DictReader(file)}
+    run = Run.load(run_folder)
+    answers = _answers(capsys, str(run_folder), '--all', '-k', '30')
+    listed = {(answer['user'], item['item']) for answer in answers for item in answer['items']}
+    assert not listed & pairs and len(listed) == 40 * 30 - len(pairs)
+    assert run.recommend(run.split.data.user_id, 30) == answers
+    tested = run.recommend(run.split.data.user_id, 30, held_out=True)  # as the test ranks them
+    found = {(answer['user'], item['item']) for answer in tested for item in answer['items']} - listed
+    assert len(found) == run.split.test.num_interactions > 0 and found <= pairs
+    assert list(run.recommend_all(30, held_out=True)) == tested
+    users = range(run.split.train.num_users)
+    assert sum(item['held_out'] for user in users for item in person(run, user, 1, 30)['recommended']) == len(found)
+
+
 def test_a_history_is_folded_in(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """A user's own training items, without the validation items that --users masks, give that user's list."""
+    """A user's own training items, without the held-out ones that --users masks, give that user's list."""
     run = Run.load(run_folder)
     names, user = run.split.data.item_id, 4
-    seen, held_out = ([names[item] for item in part.rows(torch.tensor([user]))[1].tolist()]
-                      for part in (run.split.train, run.split.validation))
-    (tmp_path / 'deny.txt').write_text('\n'.join(held_out) + '\n')
+    seen, *held_out = ([names[item] for item in part.rows(torch.tensor([user]))[1].tolist()]
+                       for part in (run.split.train, run.split.validation, run.split.test))
+    (tmp_path / 'deny.txt').write_text('\n'.join(['sold', *held_out[0], *held_out[1], 'lost']) + '\n')
     history = ','.join(f'"{item}"' for item in [*seen[::-1], seen[0]])
-    folded, = _answers(capsys, str(run_folder), '--history', history, '--deny', str(tmp_path / 'deny.txt'))
+    main(['recommend', str(run_folder), '--history', history, '--deny', str(tmp_path / 'deny.txt'), '--json'])
+    printed = capsys.readouterr()
+    folded = json.loads(printed.out)
+    assert f'deny.txt: 2 of {2 + sum(map(len, held_out))} ids are no items of this run' in printed.err
     known, = _answers(capsys, str(run_folder), '--users', run.split.data.user_id[user])
     assert folded['items'] == known['items'] and len(known['items']) == 10
     main(['recommend', str(run_folder), '--history', names[0]])  # an id with a comma, alone, needs no quotes

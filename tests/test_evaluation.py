@@ -105,6 +105,9 @@ def test_errors_name_the_argument() -> None:
         RankingEvaluator(InteractionMatrix(torch.empty(2, 0, dtype=torch.long), 3, 40), [], [5])
     with pytest.raises(ValueError, match=r'could never be ranked'):
         RankingEvaluator(test, [test], [5])
+    for width in (NUM_ITEMS + 1, NUM_ITEMS - 1):
+        with pytest.raises(ValueError, match=f"'scorer' scores {width} items, but 'held_out' is of 40"):
+            RankingEvaluator(test, [], [5])(lambda users: torch.rand(users.numel(), width))
     with pytest.raises(ValueError, match='NaN'):
         RankingEvaluator(test, [train], [5])(lambda users: torch.full((users.numel(), NUM_ITEMS), torch.nan))
 

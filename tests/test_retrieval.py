@@ -86,6 +86,13 @@ def test_errors_name_the_argument() -> None:
     for bad in (-1, 200):
         with pytest.raises(ValueError, match=r"'users' must lie in 0\.\.199"):
             recommend(model, torch.tensor([bad]), 5)
+    for allowed, got in ((torch.tensor([3, 5]), r'int64 of shape \[2\]'), (torch.ones(60, dtype=torch.long), 'int64'),
+                         (torch.ones(59, dtype=torch.bool), r'bool of shape \[59\]')):
+        with pytest.raises(ValueError, match=rf"'allowed' must be boolean, of shape \[60\], got .*{got}.*torch.isin"):
+            recommend(model, user, 5, allowed=allowed)
+    other = InteractionMatrix(torch.tensor([[0], [3]]), 200, 50)
+    with pytest.raises(ValueError, match=r"'seen\[1\]' is of 50 items, the scores are of 60"):
+        recommend(model, user, 5, [_train(), other])
 
 
 def test_equal_scores_come_in_the_order_of_the_items() -> None:

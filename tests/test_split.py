@@ -34,6 +34,7 @@ def test_holdout_carves_a_validation_part_from_train() -> None:
         total = number + int(split.train.user_degree[user])
         assert number == (max(1, round(0.1 * total)) if total >= 3 else 0)
     assert split.seen_when_testing == [split.train, split.validation]
+    assert split.known == [split.train, split.validation, split.test]
     assert _pairs(Split.from_data(data, 'holdout', seed=1).validation) != _pairs(split.validation)
     assert 'val_edge_label_index' not in data['user', 'rates', 'item']
 
@@ -43,7 +44,7 @@ def test_paper_trains_on_all_of_train() -> None:
     split = Split.from_data(data, 'paper')
     assert split.selected_on == 'test' and split.validation is None
     assert split.train.num_interactions == data['user', 'rates', 'item'].edge_index.size(1)
-    assert split.seen_when_testing == [split.train]
+    assert split.seen_when_testing == [split.train] and split.known == [split.train, split.test]
     assert split.test.num_interactions == 2 and data.dropped['test_pairs'] == 1
 
 
@@ -57,7 +58,7 @@ def test_a_validation_part_that_the_data_set_brings_is_used_and_masked(protocol:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="'protocol' must be one of holdout, paper; got 'x'"):
         Split.from_data(_data(), 'x')
-    with pytest.raises(ValueError, match="'tiny' has no test part"):
+    with pytest.raises(ValueError, match="'tiny' has no test part.*set 'dataset.test_ratio' above 0"):
         data = interaction_data('tiny', (['a', 'a', 'a'], ['x', 'y', 'z']), checksum='0' * 64)
         Split.from_data(data, 'holdout')
     with pytest.raises(ValueError, match="validation part of 'tiny' is empty"):

@@ -87,13 +87,24 @@ class RankingEvaluator(torch.nn.Module):
             {f'{name}@{k}': cls(k) for name, cls in METRICS.items() for k in self.ks}).to(user.device)
 
     def forward(self, scorer: Scorer) -> Evaluation:
-        """Evaluate a scoring function."""
+        """Evaluate a scoring function.
+
+        Raises:
+            ValueError: it scores another number of items than ``held_out`` has, or gives NaN.
+        """
+        def scores_of(users: Tensor) -> Tensor:
+            scores = scorer(users)
+            if scores.size(1) != self.held_out.num_items:
+                raise ValueError(f"'scorer' scores {scores.size(1)} items, but 'held_out' is of "
+                                 f"{self.held_out.num_items}: take both from one data set")
+            return scores
+
         own, every = (rank(), world_size()) if self.distributed else (0, 1)
         per_user = {name: torch.zeros(self.users.numel(), device=self.users.device) for name in self.metrics}
         listed = torch.zeros(len(self.ks), self.held_out.num_items, dtype=torch.long, device=self.users.device)
         for start in range(own * BLOCK_SIZE, self.users.numel(), every * BLOCK_SIZE):
             users = self.users[start:start + BLOCK_SIZE]
-            best = top_k(scorer, users, self.ks[-1], list(self.seen))  # type: ignore[arg-type]
+            best = top_k(scores_of, users, self.ks[-1], list(self.seen))  # type: ignore[arg-type]
             data = metrics.link_pred.LinkPredMetricData(best.items, torch.stack(self.held_out.rows(users)))
             for name, metric in self.metrics.items():
                 compute: Callable[..., Tensor] = metric._compute  # type: ignore[assignment]

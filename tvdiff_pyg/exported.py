@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
-from tvdiff_pyg.retrieval import check_k, largest
+from tvdiff_pyg.retrieval import check_k, id_list, largest
 
 PROGRAM, ENCODER, TABLE = 'encoder.pt2', 'encoder.safetensors', 'table.safetensors'
 ITEMS, ABOUT, INDEX = 'items.json', 'export.json', 'index.faiss'
@@ -96,16 +96,18 @@ class ExportedRecommender:
         Args:
             histories: original ids of what each person has seen; repeated ids count once.
             k: length of the lists.
-            deny: ids that may not be listed.
+            deny: ids that may not be listed; unknown ones never are.
 
         Raises:
-            ValueError: no people, a person without items, an unknown item, or ``k`` out of range.
+            ValueError: no people, a person without items, an unknown item in a history, ids that are no lists of text,
+                or ``k`` out of range.
         """
         check_k(k, len(self.items))
         if not histories or not all(histories):
             raise ValueError("'histories' must hold people with at least one item each")
-        seen = [sorted({self._at(name) for name in history}) for history in histories]
-        denied = {self._at(name) for name in deny}
+        seen = [sorted({self._at(name) for name in id_list(f'histories[{row}]', history)})
+                for row, history in enumerate(histories)]
+        denied = {self.position[name] for name in id_list('deny', deny) if name in self.position}
         query = self.query(seen)
         out = []
         for row, history in zip(query, seen):

@@ -1,7 +1,7 @@
 """Exact top-k lists in blocks."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,17 @@ def check_k(k: int, num_items: int) -> None:
         raise ValueError(f"'k' must lie in 1..{num_items}, the number of items; got {k}")
 
 
+def id_list(argument: str, names: Iterable[str]) -> List[str]:
+    """Return original ids as a list; raise ``ValueError`` for one text, of which each letter would be an id."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"'{argument}' must be a list of ids, got {names!r}: write ['{names}']")
+    names = list(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"'{argument}' holds {name!r}, but ids are text: write '{name}'")
+    return names
+
+
 def user_blocks(users: Tensor, block_size: int = BLOCK_SIZE) -> Iterator[Tuple[Tensor, int]]:
     """Cut users into blocks of one fixed size, the last padded by repeating its first user.
 
@@ -64,13 +75,23 @@ def top_k(scorer: Scorer, users: Tensor, k: int, seen: Sequence[InteractionMatri
             rounding.
 
     Raises:
-        ValueError: ``k`` out of range, or a score that is NaN.
+        ValueError: ``k`` out of range, ``seen`` of another catalogue than the scores, ``allowed`` that is no boolean
+            ``[N]``, or a score that is NaN.
     """
     items: List[Tensor] = []
     values: List[Tensor] = []
     for block, count in user_blocks(users, block_size):
         scores = scorer(block)[:count]
-        check_k(k, scores.size(1))
+        num_items = scores.size(1)
+        check_k(k, num_items)
+        for number, interactions in enumerate(seen):
+            if interactions.num_items != num_items:
+                raise ValueError(f"'seen[{number}]' is of {interactions.num_items} items, the scores are of "
+                                 f"{num_items}: take both from one data set")
+        if allowed is not None and (allowed.dtype != torch.bool or allowed.shape != (num_items,)):
+            raise ValueError(f"'allowed' must be boolean, of shape [{num_items}], got {allowed.dtype} of shape "
+                             f"{list(allowed.shape)}: of item indices, take torch.isin(torch.arange({num_items}), "
+                             f"indices)")
         if bool(scores.isnan().any()):
             raise ValueError('the model gives NaN scores: its weights are broken, train it anew')
         scores = scores.clone()
@@ -124,7 +145,7 @@ def fold_in(model: InteractionModel, histories: InteractionMatrix, k: int, allow
         block_size: as in :func:`top_k`.
 
     Raises:
-        ValueError: ``k`` out of range, items of another catalogue, or a model that knows only its own users.
+        ValueError: items of another catalogue, a model that knows only its own users, or as :func:`top_k`.
     """
     check_k(k, model.num_items)
     if histories.num_items != model.num_items:
@@ -149,7 +170,7 @@ def recommend(model: Recommender, users: Tensor, k: int, seen: Sequence[Interact
         block_size: as in :func:`top_k`.
 
     Raises:
-        ValueError: ``k`` or a user index out of range, or NaN scores.
+        ValueError: a user index out of range, or as :func:`top_k`.
     """
     check_k(k, model.num_items)
     if users.numel() and not 0 <= int(users.min()) <= int(users.max()) < model.num_users:

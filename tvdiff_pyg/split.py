@@ -52,7 +52,8 @@ class Split(NamedTuple):
         store = data[RATES]
         sizes = (data['user'].num_nodes, data['item'].num_nodes)
         if 'edge_label_index' not in store:
-            raise ValueError(f"'{data.name}' has no test part (edge_label_index)")
+            raise ValueError(f"'{data.name}' has no test part (edge_label_index), and every run is tested: set "
+                             f"'dataset.test_ratio' above 0, or name a test part of your own by 'dataset.test_path'")
         validation = store.get('val_edge_label_index')
         for part, index in (('test', store.edge_label_index), ('validation', validation)):
             if index is not None and index.size(1) == 0:
@@ -71,6 +72,11 @@ class Split(NamedTuple):
     def seen_when_testing(self) -> List[InteractionMatrix]:
         """What is masked in the test: training, and validation where there is one."""
         return [part for part in (self.train, self.validation) if part is not None]
+
+    @property
+    def known(self) -> List[InteractionMatrix]:
+        """All pairs, those of the test part as well: what lists of further items leave out."""
+        return [*self.seen_when_testing, self.test]
 
     def evaluator(self, part: str = 'test', ks: Sequence[int] = DEFAULT_KS,
                   distributed: bool = False) -> RankingEvaluator:

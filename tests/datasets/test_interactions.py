@@ -1,8 +1,10 @@
 """Tests of the graph builder."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +35,18 @@ def test_builder_exactly() -> None:
         'duplicate_pairs': 3,
     }
     assert data.validate()
+
+
+def test_attributes_are_what_json_has() -> None:
+    years = {'7': np.int64(1994), '30': float('nan'), '100': np.float32('nan'), '55': object()}
+    genres = {'7': ('drama', np.str_('war')), '30': [], '100': {'main': np.bool_(True)}}
+    data = interaction_data('tiny', TRAIN, checksum='abc', item_attributes={'year': years, 'genres': genres})
+    assert data.item_attributes == {'year': [1994, None, None], 'genres': [['drama', 'war'], [], {'main': True}]}
+    assert json.loads(json.dumps(data.item_attributes, allow_nan=False)) == data.item_attributes
+    for value, named in ((np.datetime64('1994-01-01'), 'datetime.date.*date'), (float('inf'), 'inf'), (b'x', 'bytes'),
+                         ([np.ones(2)], 'ndarray'), ({1: 2}, 'dict'), (np.longdouble(1), 'longdouble')):
+        with pytest.raises(TypeError, match=f"'item_attributes' year holds .*{named}.*: convert it"):
+            interaction_data('tiny', TRAIN, checksum='abc', item_attributes={'year': {'7': value}})
 
 
 def test_builder_does_not_depend_on_file_order() -> None:

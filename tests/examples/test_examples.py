@@ -211,7 +211,7 @@ def test_own_data_of_a_file(ratings_file: Path, tmp_path: Path) -> None:
     lists = [json.loads(line) for line in (tmp_path / 'out' / 'lists.jsonl').read_text().splitlines()]
     assert len(lists) == 38
     for answer in lists:
-        seen = {run.split.data.item_id[item] for part in run.split.seen_when_testing
+        seen = {run.split.data.item_id[item] for part in run.split.known
                 for item in part.rows(torch.tensor([run.index('user')[answer['user']]]))[1].tolist()}
         assert not seen & {item['item'] for item in answer['items']}
 

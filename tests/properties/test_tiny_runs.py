@@ -106,7 +106,7 @@ def _any_settings(values: Dict[str, Any], shape: Any, epochs: int, protocol: str
         assert read.evaluate().mean == run.metrics['test']
         lists = read.recommend(read.split.data.user_id, min(20, items))
         for user, answer in enumerate(lists):
-            seen = {item for part in read.split.seen_when_testing
+            seen = {item for part in read.split.known
                     for item in part.rows(torch.tensor([user]))[1].tolist()}
             names = [item['item'] for item in answer['items']]
             assert len(set(names)) == len(names) == min(20, items - len(seen))

@@ -85,6 +85,8 @@ def test_an_export_gives_the_lists_of_the_run(exported: Path, run_folder: Path) 
             assert [item['item'] for item in got] == [item['item'] for item in wanted['items']]
             assert [item['score'] for item in got] == pytest.approx(
                 [item['score'] for item in wanted['items']], abs=1e-5)
+            assert served.recommend([history], 6, ['lost', *deny]) == [got]
+            assert run.recommend_history([history], 6, deny=['lost', *deny]) == [wanted]
     together = served.recommend(histories, 6)
     assert [[item['item'] for item in got] for got in together] == [
         [item['item'] for item in wanted['items']] for wanted in run.recommend_history(histories, 6)]
@@ -225,9 +227,13 @@ def test_what_cannot_be_exported_and_broken_exports(exported: Path, run_folder: 
         assert expected in capsys.readouterr().err and not (tmp_path / 'x').exists()
     served = ExportedRecommender.load(exported)
     for histories, expected in (([], 'people with at least one item'), ([[]], 'at least one item'),
-                                ([['item, 99']], "item 'item, 99' is not among")):
+                                ([['item, 99']], "item 'item, 99' is not among"),
+                                (['item, 03'], r"'histories\[0\]' must be a list of ids, got 'item, 03'"),
+                                ([[3]], "ids are text: write '3'")):
         with pytest.raises(ValueError, match=expected):
             served.recommend(histories, 3)
+    with pytest.raises(ValueError, match="'deny' must be a list of ids, got '12'"):
+        served.recommend([['item, 03']], 3, deny='12')
     with pytest.raises(ValueError, match="'k' must lie in 1..30"):
         served.recommend([['item, 03']], 31)
     for name, content in (('export.json', '{"format": 99}'), ('items.json', '[]'), ('encoder.safetensors', 'x'),

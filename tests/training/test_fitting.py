@@ -38,6 +38,21 @@ def test_a_run_read_back_is_the_run_that_was_fitted(ratings_file: Path, tmp_path
     assert read.evaluate('validation').mean == fitted.metrics['validation']
 
 
+def test_ids_are_lists_of_text(run_folder: Path) -> None:
+    run = Run.load(run_folder)
+    calls: Dict[str, Callable[[Any], Any]] = {
+        'users': lambda ids: run.recommend(ids, 2),
+        r'histories\[1\]': lambda ids: run.recommend_history([['item, 01'], ids]),
+        'allow': lambda ids: run.recommend(['u01'], 2, allow=ids),
+        'deny': lambda ids: run.recommend(['u01'], 2, deny=ids)}
+    for argument, call in calls.items():
+        for ids, got in (('17', "'17'"), (17, '17')):
+            with pytest.raises(ValueError, match=fr"'{argument}' must be a list of ids, got {got}: write \['17'\]"):
+                call(ids)
+        with pytest.raises(ValueError, match=f"'{argument}' holds 17, but ids are text: write '17'"):
+            call([17])
+
+
 def test_the_weights_are_those_of_the_best_epoch(ratings_file: Path, tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is spoilt after its second epoch: selection must go back, and patience must stop it."""
@@ -283,6 +298,31 @@ def test_a_run_killed_before_its_data_were_written_can_be_resumed(ratings_file: 
     (tmp_path / 'run' / 'config.yaml').write_bytes((tmp_path / 'whole' / 'config.yaml').read_bytes())
     assert fit(_recipe(ratings_file), tmp_path / 'run', resume=True, progress=False).metrics['test'] == \
         whole.metrics['test']
+
+
+@pytest.mark.parametrize('group, name, value, expected', [
+    ('training', 'max_epochs', 0, "'training.max_epochs' must be at least 1, got 0"),
+    ('training', 'lr', 'fast', '"training.lr": Expected'),
+    ('model', 'name', 'diffrec', "changed to diffrec in a recipe for tv-diff.*: make another by Recipe.from_dict"),
+    ('model', 'name', 'easy', "'model.name' was changed to easy"),
+])
+def test_a_setting_changed_later_is_checked_before_anything_is_written(
+        group: str, name: str, value: Any, expected: str, ratings_file: Path, tmp_path: Path) -> None:
+    recipe = _recipe(ratings_file, max_epochs=1)
+    setattr(getattr(recipe, group), name, value)
+    with pytest.raises(ValueError, match=expected):
+        fit(recipe, tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_recipe_for_another_model_is_made_as_the_refusal_says(ratings_file: Path, tmp_path: Path) -> None:
+    recipe = Recipe.from_dict({'dataset': vars(_recipe(ratings_file).dataset), 'model': {'name': 'ease'}})
+    recipe.training.ks = (5, 20)  # type: ignore[assignment]
+    fit(recipe, tmp_path / 'run', progress=False)
+    assert Run.load(tmp_path / 'run').recipe.training.ks == [5, 20]
+    recipe.model.name = 'ials'  # which has a regularization too, with another default
+    with pytest.raises(ValueError, match="changed to ials in a recipe for ease"):
+        fit(recipe, tmp_path / 'other', progress=False)
 
 
 @pytest.mark.parametrize('seed', [-1, 2 ** 63])

@@ -101,7 +101,8 @@ def test_data_that_cannot_be_trained_on_are_refused(frame: Any, ratings_file: Pa
             (_recipe(), nameless, "'data' has no user_id: take the graph of a data set"),
             (_recipe('lastfm'), dataset[0], "'dataset.name' is lastfm, but 'data' is frame: set 'dataset.name' to N"),
             (load_recipe('interaction-file', path=str(ratings_file)), dataset[0], "'dataset.name' is interaction-file"),
-            (_recipe(), InteractionFile(ratings_file, test_ratio=0)[0], "'ratings' has no test part")):
+            (_recipe(), InteractionFile(ratings_file, test_ratio=0)[0],
+             "'ratings' has no test part.*'dataset.test_ratio'")):
         with pytest.raises(ValueError, match=message):
             fit(recipe, tmp_path / 'run', progress=False, data=data)
     assert not (tmp_path / 'run').exists()

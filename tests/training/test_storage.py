@@ -32,6 +32,13 @@ def test_the_graph_goes_round_trip(tmp_path: Path) -> None:
     assert (got.name, got.checksum, got.dropped) == ('tiny', 'f' * 64, data.dropped)
 
 
+def test_nan_of_a_run_made_before_is_no_value(tmp_path: Path) -> None:
+    data = interaction_data('tiny', (['u', 'u'], ['a', 'b']), checksum='f' * 64)
+    data.item_attributes = {'year': [1999.0, float('nan')]}  # as interaction_data once left it
+    save_data(data, tmp_path)
+    assert load_data_folder(tmp_path).item_attributes == {'year': [1999.0, None]}
+
+
 def test_weights_go_round_trip_and_fit_their_own_model_only(tmp_path: Path) -> None:
     model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     save_weights(model.state_dict(), tmp_path / 'w')

@@ -97,6 +97,10 @@ def _recommend(options: Namespace) -> None:
     run = Run.load(options.run)
     allow = None if options.allow is None else read_ids(options.allow)
     deny = [] if options.deny is None else read_ids(options.deny)
+    unknown = sum(name not in run.index('item') for name in deny)
+    if unknown:
+        print(f'{options.deny}: {unknown} of {len(deny)} ids are no items of this run, and are never listed',
+              file=sys.stderr)
     answers: Iterable[Dict[str, Any]]
     if options.all:
         answers = run.recommend_all(options.k, allow, deny)

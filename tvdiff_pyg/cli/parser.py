@@ -141,7 +141,8 @@ def make_parser() -> Any:
     test.add_argument('--json', action='store_true', help='print JSON')
     commands.add_subcommand('test', test, help='evaluate a run')
 
-    recommend = run_parser('Print or write the best unseen items of people.')
+    recommend = run_parser('Print or write the best unseen items of people. What the data have of a user is seen, the '
+                           'held-out parts included.')
     recommend.add_argument('--users', type=Optional[str],
                            help='original ids, separated by commas; quote an id that holds one: \'"a,b",c\'')
     recommend.add_argument('--users-file', type=Optional[str], help='a file of original ids, one a line')

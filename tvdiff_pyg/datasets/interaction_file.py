@@ -26,7 +26,8 @@ class InteractionFile(InMemoryDataset):
         split: ``ratio``, a seeded part of each user's items; ``leave-one-out``, each user's last item, and the one
             before it for validation, in a random order where there are no times; ``temporal``, what happens after a
             moment, and before it a tenth of the rest for validation, which needs ``time_column``.
-        test_ratio: of ``ratio`` and ``temporal``: the part held out; 0, of ``ratio`` only, for no test part.
+        test_ratio: of ``ratio`` and ``temporal``: the part held out; 0, of ``ratio`` only, for no test part, which
+            :func:`tvdiff_pyg.training.fit` refuses.
         min_interactions: users with fewer distinct items give no test pairs (``ratio``, ``leave-one-out``).
         seed: seed of what is random in the split.
         k_core: before splitting, keep only the largest part in which every user has at least so many items and every

@@ -1,6 +1,7 @@
 """The one builder of interaction graphs."""
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -38,8 +39,8 @@ def interaction_data(
         test: held-out pairs, as ``edge_label_index``; not set if omitted.
         validation: held-out pairs, as ``val_edge_label_index``; not set if omitted.
         checksum: SHA-256 of the raw bytes, see :func:`files_checksum`.
-        item_attributes: attribute name to a mapping from original item id to value; becomes one list in item
-            order for each, ``None`` where an item has no value.
+        item_attributes: attribute name to a mapping from original item id to value: text, a number, ``None``, or a
+            list or dict of these; becomes one list in item order for each, ``None`` where an item has no value, or NaN.
         dropped_before: counts of what was left out before, to be told in ``data.dropped`` as well.
 
     Returns:
@@ -49,7 +50,7 @@ def interaction_data(
     Raises:
         DataError: ``train`` is empty.
         ValueError: users and items of a part differ in length.
-        TypeError: an id is not text.
+        TypeError: an id is not text, or an attribute is nothing that JSON has.
     """
     parts = {'train': train, 'validation': validation or ([], []), 'test': test or ([], [])}
     for part, (users, items) in parts.items():
@@ -89,7 +90,7 @@ def interaction_data(
     data['item'].num_nodes = num_items
     # Text belongs to the graph and not to its nodes: PyG's samplers and subgraphs index whatever nodes hold.
     data.user_id, data.item_id = user_ids, item_ids
-    data.item_attributes = {attribute: [values.get(item_id) for item_id in item_ids]
+    data.item_attributes = {attribute: [_plain(attribute, values.get(item_id)) for item_id in item_ids]
                             for attribute, values in (item_attributes or {}).items()}
     data[RATES].edge_index = _edges(keys['train'], width)
     if test is not None:
@@ -101,6 +102,22 @@ def interaction_data(
     data.checksum = checksum
     data.dropped = dropped
     return data
+
+
+def _plain(attribute: str, value: Any) -> Any:
+    """Return a value as JSON has it, numpy's scalars as Python's, and NaN as ``None``."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_plain(attribute, entry) for entry in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(attribute, entry) for key, entry in value.items()}
+    if value is None or isinstance(value, (str, int)) or isinstance(value, float) and math.isfinite(value):
+        return value
+    raise TypeError(f"'item_attributes' {attribute} holds {value!r} ({type(value).__name__}): convert it to text, a "
+                    f"finite number, None, or a list of these")
 
 
 def ordered_ids(ids: Sequence[str]) -> List[str]:

@@ -234,7 +234,8 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
         allow: Optional[List[Id]] = Field(
             None, max_length=limits.max_filter, fail_fast=True, description='the only items that may be listed')
         deny: List[Id] = Field(
-            [], max_length=limits.max_filter, fail_fast=True, description='items that may not be listed')
+            [], max_length=limits.max_filter, fail_fast=True,
+            description='items that may not be listed; unknown ones never are')
 
         @model_validator(mode='before')
         @classmethod
@@ -253,8 +254,8 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
 
     @app.post('/recommend', response_model=Answer, responses={**refusals, 404: {'model': Problem}})
     async def recommend(wanted: Wanted) -> Response:
-        """Recommend items that a person has not seen."""
-        service.check_items([*(wanted.history or ()), *(wanted.allow or ()), *wanted.deny])
+        """Recommend items that a person has not seen: of a user, in no part of the data."""
+        service.check_items([*(wanted.history or ()), *(wanted.allow or ())])
         if wanted.user is not None:
             if wanted.user not in service.users:
                 raise HTTPException(404, f"user '{wanted.user}' does not occur in the training part of '{dataset}'; "

@@ -115,7 +115,7 @@ def fit(
         TrainingDiverged: the loss or a weight is no longer finite; the message says whether ``out`` holds a finished
             run of the best epoch before.
         TrainingInterrupted: training was stopped from outside, or another of its processes has ended.
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or ``recipe.model.name`` changed after the recipe was made.
     """
     out = Path(out)
     try:
@@ -132,6 +132,7 @@ def fit(
 def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol: str, seed: int, resume: bool,
          progress: bool, data: Optional[HeteroData]) -> Run:
     started = time.perf_counter()
+    recipe = recipe.checked()
     settings = Settings(recipe, protocol, seed, None if data_root is None else str(data_root))
     settings.check()
     given = None

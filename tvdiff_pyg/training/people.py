@@ -32,6 +32,6 @@ def person(run: Run, user: int, liked: int = 8, recommended: int = 10) -> Dict[s
     held_out = {run.split.data.item_id[item]
                 for item in test.col[test.rowptr[user]:test.rowptr[user + 1]].tolist()}
     name = run.split.data.user_id[user]
-    answer = run.recommend([name], min(recommended, train.num_items))[0]
+    answer = run.recommend([name], min(recommended, train.num_items), held_out=True)[0]
     return {'user': name, 'number': len(items), 'liked': [run.item(item) for item in items[:liked]],
             'recommended': [{**item, 'held_out': item['item'] in held_out} for item in answer['items']]}

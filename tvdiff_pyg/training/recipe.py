@@ -261,6 +261,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_model()
+        self._made_for = self.model.name
         if self.model.name == 'tv-diff' and (self.model.num_layers or 0) < 1:
             raise ValueError(f"'model.num_layers' must be at least 1 for tv-diff, got {self.model.num_layers}")
         if self.sampler.warmup_epochs < 0:
@@ -343,6 +344,18 @@ class Recipe:
             return cls(**vars(parser.instantiate(parser.parse_object(values))))
         except ArgumentError as error:
             raise ValueError(' '.join(str(error).split())) from error
+
+    def checked(self) -> Recipe:
+        """Return the recipe made anew from its settings as they are now: they may have been changed since.
+
+        Raises:
+            ValueError: as :meth:`from_dict`, or another model, as the settings are those of the first one.
+        """
+        if self.model.name != self._made_for:
+            raise ValueError(f"'model.name' was changed to {self.model.name} in a recipe for {self._made_for}, whose "
+                             f"other settings it still has: make another by Recipe.from_dict({{'dataset': "
+                             f"vars(recipe.dataset), 'model': {{'name': '{self.model.name}'}}}})")
+        return self.from_dict(self.to_dict())
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the settings as nested plain values."""

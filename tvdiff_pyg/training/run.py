@@ -13,7 +13,7 @@ from tvdiff_pyg.datasets import file_sha256
 from tvdiff_pyg.evaluation import DEFAULT_KS, Evaluation
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn.models.base import InteractionModel
-from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, recommend, top_k
+from tvdiff_pyg.retrieval import BLOCK_SIZE, check_k, fold_in, id_list, recommend, top_k
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.thermodynamics import Thermodynamics, sample_users, thermodynamics
 from tvdiff_pyg.training.building import build_model
@@ -79,35 +79,40 @@ class Run:
 
     def recommend(self, users: Sequence[str], k: int = 10, allow: Optional[Sequence[str]] = None,
                   deny: Sequence[str] = (), scorer: Optional[Scorer] = None,
-                  block_size: int = BLOCK_SIZE) -> List[Dict[str, Any]]:
+                  block_size: int = BLOCK_SIZE, held_out: bool = False) -> List[Dict[str, Any]]:
         """Return the ``k`` best unseen items of users named by their original ids.
+
+        What a user has in any part of the data is seen: training, validation and test.
 
         Args:
             users: original ids, none twice.
             k: length of the lists.
             allow: original ids of the only items that may be listed; all by default.
-            deny: original ids of items that may not.
+            deny: original ids of items that may not; those that the run does not have are never listed anyway.
             scorer: ``model.scorer()``, where many calls share one.
             block_size: users to score at a time; see :func:`tvdiff_pyg.retrieval.top_k`.
+            held_out: list items of the test part too, as the test itself does, to look at its hits.
 
         Returns:
             A dict a user: ``user``, and ``items``, a list of dicts of ``item`` (original id), ``score`` and what is
             known of the item (title, year, genres). Shorter than ``k`` where a user has fewer unseen items.
 
         Raises:
-            ValueError: an unknown or repeated user, an unknown item, or ``k`` out of range.
+            ValueError: an unknown or repeated user, an unknown item in ``allow``, ids that are no list of text, or
+                ``k`` out of range.
         """
         check_k(k, self.model.num_items)
+        users = id_list('users', users)
         index = self._positions('user', users)
         if len(set(index)) < len(index):
             twice = next(user for position, user in enumerate(users) if user in users[:position])
             raise ValueError(f"user '{twice}' is named twice")
-        best = recommend(self.model, torch.tensor(index, dtype=torch.long), k, self.split.seen_when_testing,
+        best = recommend(self.model, torch.tensor(index, dtype=torch.long), k, self._seen(held_out),
                          self._allowed(allow, deny), scorer, block_size)
         return [{'user': user, 'items': self._listed(*lists)} for user, *lists in zip(users, *best)]
 
     def recommend_all(self, k: int = 10, allow: Optional[Sequence[str]] = None,
-                      deny: Sequence[str] = ()) -> Iterator[Dict[str, Any]]:
+                      deny: Sequence[str] = (), held_out: bool = False) -> Iterator[Dict[str, Any]]:
         """Yield the same for every user, in the order of the training part; memory does not grow with their number.
 
         Raises:
@@ -115,8 +120,9 @@ class Run:
         """
         check_k(k, self.model.num_items)
         allowed, scorer, names = self._allowed(allow, deny), self.model.scorer(), self.split.data.user_id
+        seen = self._seen(held_out)
         for block in torch.arange(self.split.train.num_users).split(BLOCK_SIZE):
-            best = top_k(scorer, block, k, self.split.seen_when_testing, allowed)
+            best = top_k(scorer, block, k, seen, allowed)
             for user, *lists in zip(block.tolist(), *best):
                 yield {'user': names[user], 'items': self._listed(*lists)}
 
@@ -136,18 +142,22 @@ class Run:
             A dict a person, with ``items`` as in :meth:`recommend`.
 
         Raises:
-            ValueError: a person without items, an unknown item, ``k`` out of range, or a model that knows only the
-                users that it was trained on.
+            ValueError: a person without items, an unknown item in a history or ``allow``, ids that are no lists of
+                text, ``k`` out of range, or a model that knows only the users that it was trained on.
         """
         if not all(histories):
             raise ValueError("'histories' holds a person without items: name at least one")
-        index = [self._positions('item', history) for history in histories]
+        index = [self._positions('item', id_list(f'histories[{row}]', history))
+                 for row, history in enumerate(histories)]
         count = torch.tensor([len(items) for items in index], dtype=torch.long)
         row = torch.arange(len(index)).repeat_interleave(count)
         item = torch.tensor([position for items in index for position in items], dtype=torch.long)
         seen = InteractionMatrix(torch.stack([row, item]), len(index), self.model.num_items)
         best = fold_in(self.model, seen, k, self._allowed(allow, deny), scorer, block_size)
         return [{'items': self._listed(*lists)} for lists in zip(*best)]
+
+    def _seen(self, held_out: bool) -> List[InteractionMatrix]:
+        return self.split.seen_when_testing if held_out else self.split.known
 
     def _listed(self, items: Tensor, scores: Tensor) -> List[Dict[str, Any]]:
         return [{**self.item(item), 'score': score} for item, score in zip(items.tolist(), scores.tolist())
@@ -171,8 +181,9 @@ class Run:
         if allow is None and not deny:
             return None
         allowed = torch.full((self.model.num_items,), allow is None)
-        allowed[self._positions('item', allow or ())] = True
-        allowed[self._positions('item', deny)] = False
+        allowed[self._positions('item', id_list('allow', allow or ()))] = True
+        known = self.index('item')
+        allowed[[known[name] for name in id_list('deny', deny) if name in known]] = False
         return allowed
 
     def thermodynamics(self, num_users: Optional[int] = None, published: bool = False, seed: int = 0) -> Thermodynamics:

@@ -55,7 +55,7 @@ def load_data_folder(folder: Path) -> HeteroData:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding='utf-8'))
+    return json.loads(path.read_text(encoding='utf-8'), parse_constant=lambda _: None)  # NaN is no value, and no JSON
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:
