@@ -112,8 +112,8 @@ def measure(denoiser: AnisotropicDenoiser, interactions: InteractionMatrix, hops
 
     The entropy is that of ``num_users`` users, a random sample by ``seed`` where there are more.
     """
-    if denoiser.conv is None or len(denoiser.widths) > 1:
-        raise ValueError("'denoiser' must have a graph and one layer: with others K hops are not defined")
+    if denoiser.conv is None or len(denoiser.widths) > 1 or denoiser.num_hops > 1:
+        raise ValueError("'denoiser' must have a graph, one layer and one hop: with others K hops are not its own")
     users = sample_users(interactions, num_users, torch.Generator().manual_seed(seed))
     adj_t = interactions.adj_t().to(denoiser.item_weight.dtype)
     graph, sym = denoiser.conv.prepare(adj_t), TVDiffConv(denoiser.num_users, 1, 'sym').prepare(adj_t)

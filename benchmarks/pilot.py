@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -144,14 +144,17 @@ def verdict(found: Dict[str, List[Dict[str, Any]]], definition: str) -> str:
     mean = {quantity: {model: statistics.mean(run[definition][quantity] for run in runs)
                        for model, runs in found.items()} for quantity in QUANTITIES}
 
-    def side(quantity: str, higher: bool) -> str:
-        """Tell whether all models of one kind lie above (or below) all of the other."""
-        values = {kind: [mean[quantity][model] for model in kinds[kind]] for kind in kinds}
-        if min(values[higher]) > max(values[not higher]):
-            return 'holds'
-        return 'is reversed' if max(values[higher]) < min(values[not higher]) else 'holds for some pairs of models only'
-    return (f"Diffusion models keep the higher energy: {side('delta_energy', True)}. "
-            f"Classic models have the lower entropy: {side('delta_entropy', True)}.")
+    sides = {quantity: side(*([mean[quantity][model] for model in kinds[kind]] for kind in (True, False)))
+             for quantity in QUANTITIES}
+    return (f"Diffusion models keep the higher energy: {sides['delta_energy']}. "
+            f"Classic models have the lower entropy: {sides['delta_entropy']}.")
+
+
+def side(higher: Sequence[float], lower: Sequence[float]) -> str:
+    """Tell whether all values of one kind of models lie above all of the other's."""
+    if min(higher) > max(lower):
+        return 'holds'
+    return 'is reversed' if max(higher) < min(lower) else 'holds for some pairs of models only'
 
 
 def _mean(runs: Runs, definition: str, quantity: str) -> float:
@@ -202,6 +205,13 @@ def explanation(dataset: str, found: Dict[str, Runs]) -> Iterator[str]:
                            for name, values in tried.items())
                + f"; published {' / '.join(f'{value:,.0f}' for value in theirs.values())}. "
                + (f"Near it comes: {'; '.join(near)}." if near else f'None comes within {CLOSE:.0%} for all.'))
+        classic = [_mean(runs, 'published', 'delta_energy') for model, runs in found.items() if model not in DIFFUSION]
+        if classic:
+            said: Dict[str, List[str]] = {}
+            for name, values in tried.items():
+                said.setdefault(side(values, classic), []).append(name)
+            yield ('That diffusion models keep the higher energy is thus a matter of how their rows are divided: of '
+                   'these it ' + '; it '.join(f"{what} for {', '.join(names)}" for what, names in said.items()) + '.')
     if 'diffrec' in theirs:  # TV-Diff's counts the same rows
         kept = first['published_pairs'] + theirs['diffrec'] - first['users']  # what lies below adds less than 1 a user
         bound, entropy = (entropy_bound(first['degrees'], first['items'], kept),

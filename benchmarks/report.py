@@ -161,13 +161,12 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
         if model not in found:
             lines.append(f'| {model} | | | | | | | | {command(dataset, model, protocol)} | | | |{other}')
             continue
-        cells = found[model]
-        figures = ''
+        cells, figures = found[model], ''
+        late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'  # tested, it would be of budgets
         for metric in METRICS:
             by, p = compared[metric].get(model, (None, 1.0))
             figures += f"{_figure(cells, metric)} | {'' if by is None else f'{by:+.1%}'} | " + (
-                '' if by is None else f'{p:.2g}' if p > 1e-99 else '< 1e-99') + ' | '
-        late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'
+                '' if by is None or late else f'{p:.2g}' if p > 1e-99 else '< 1e-99') + ' | '
         users = per_user(cells[:1], METRICS[0]).size
         lines.append(
             f"| {model} | {figures}{len(cells)} | {cells[0]['chosen']}{late} | "
@@ -175,6 +174,10 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
             f"{users / _mean(cells, lambda c: max(c['metrics']['test_s'], 1e-2)):,.0f} | "
             f"{_mean(cells, lambda c: c['metrics']['peak_rss_mb']):.0f} |{other}")
     lines += [f'| {model}, not run here | | | | | | | | | | | | {figure} |' for model, figure in theirs.items()]
+    for model in found:
+        seeds = sorted({*range(SEEDS)} - {cell['seed'] for cell in found[model]})
+        if model in SEEDED and seeds and DATASETS[dataset].searched:
+            lines += ['', f"More seeds: {command(dataset, model, protocol, ' '.join(map(str, seeds)))}"]
     quality = time_to_quality(found, DATASETS[dataset].budget_minutes)
     return said, lines + ([''] + [quality] if quality else []) + ['']
 

@@ -49,6 +49,7 @@ from tvdiff_pyg.training.run import report_ks  # noqa: E402
 from tvdiff_pyg.typing import Batch  # noqa: E402
 from tvdiff_pyg.utils import evaluation_mode  # noqa: E402
 
+POOL_SIZE = 2048  # of AR-GSP, where the recipe draws without it
 ENERGY_ITEMS = 2048  # of the stochastic energy, with a quarter of the directions taken exactly
 TIMED_STEPS, TIMED_USERS = 3, 4 * BLOCK_SIZE  # of the dense epoch
 HUGE_PAGES = {'huge-pages': '1', 'small-pages': '0'}
@@ -211,7 +212,7 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     name, side, sampler = options.side
     recipe = load_recipe(options.dataset)
     recipe = replace(
-        recipe, sampler=replace(recipe.sampler, name=sampler),
+        recipe, sampler=replace(recipe.sampler, name=sampler, pool_size=recipe.sampler.pool_size or POOL_SIZE),
         diffusion=replace(recipe.diffusion, num_steps=options.num_steps or recipe.diffusion.num_steps),
         model=replace(recipe.model, hidden_channels=options.hidden_channels[0],
                       engine='dense' if side == 'dense' else 'factored',

@@ -230,6 +230,24 @@ def test_who_wins_is_said_first() -> None:
         report.compare(found)
 
 
+def test_what_ran_out_of_time_is_not_tested_and_missing_seeds_have_their_command(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {'tv-diff': [_cell(0.3, 10.0)], 'lightgcn': [_cell(0.2, 5.0, seed=1)], 'ease': [_cell(0.29, 1.0, seed=2)]}
+    for cells in found.values():
+        cells[0]['metrics'].update({'users': 400, 'items': 9, 'pairs': {'train': 5, 'validation': 1, 'test': 1},
+                                    'train_s': 1.0, 'test_s': 1.0, 'peak_rss_mb': 1.0})
+    found['lightgcn'][0].update(converged=False, seed=1)
+    monkeypatch.setattr(report, 'read_all', lambda *_: found)
+    _, lines = report.table(tmp_path, 'lastfm', 'holdout')
+    row, = (line for line in lines if line.startswith('| lightgcn |'))
+    assert ' | -34' in row and '%' in row.split(' | ')[2] and row.split(' | ')[3] == '' and 'NOT CONVERGED' in row
+    row, = (line for line in lines if line.startswith('| ease |'))
+    assert float(row.split(' | ')[3]) >= 0
+    assert [line for line in lines if line.startswith('More seeds')] == [
+        'More seeds: `--datasets lastfm --models tv-diff --protocol holdout --seeds 1 2`',
+        'More seeds: `--datasets lastfm --models lightgcn --protocol holdout --seeds 0 2`']
+
+
 def test_time_to_quality() -> None:
     found = {'tv-diff': [_cell(0.3, 10.0)], 'lightgcn': [_cell(0.2, 5.0)]}
     assert report.time_to_quality(found) == (

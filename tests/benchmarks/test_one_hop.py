@@ -121,9 +121,9 @@ def test_communities() -> None:
 
 
 def test_without_a_graph_there_are_no_hops() -> None:
-    denoiser = AnisotropicDenoiser(60, 40, 5, normalization='none')
-    with pytest.raises(ValueError, match="'denoiser' must have a graph"):
-        one_hop.measure(denoiser, graph_of(0.5), 2, 60, 0)
+    for more in ({'normalization': 'none'}, {'num_hops': 2}):
+        with pytest.raises(ValueError, match="'denoiser' must have a graph"):
+            one_hop.measure(AnisotropicDenoiser(60, 40, 5, **more), graph_of(0.5), 2, 60, 0)
 
 
 @pytest.fixture

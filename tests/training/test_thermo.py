@@ -41,7 +41,7 @@ def test_in_words_and_from_a_sample(run_folder: Path, tmp_path: Path, capsys: py
     main(['thermo', str(run_folder), '--users', '10', '--out', str(tmp_path / 'out')])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith(str(run_folder)) and 'tv-diff' in lines[1] and ' ± ' in lines[1]
-    assert 'Estimated from a sample' in lines[2]
+    assert 'by our definitions' in lines[2] and 'Estimated from a sample' in lines[3]
     with pytest.raises(SystemExit):
         main(['thermo', str(run_folder), '--users', '1', '--out', str(tmp_path / 'other')])
     assert "'--users' must be at least 2" in capsys.readouterr().err and not (tmp_path / 'other').exists()
@@ -63,14 +63,21 @@ def test_figures_show_what_they_say() -> None:
 
 def test_the_table_and_the_paths(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {'run': 'r', 'model': 'm', 'dataset': 'd', 'users': 4, 'sampled': None, 'delta_energy': -10.0,
-           'delta_entropy': 6.0}
+           'delta_entropy': 6.0, 'definition': 'ours', 'protocol': 'paper', 'pairs': 9}
     cells = describe_thermodynamics([row]).splitlines()[1].split()
+    *_, definition, other = describe_thermodynamics([{**row, 'definition': 'published'}, {
+        **row, 'protocol': 'holdout', 'pairs': 8}]).splitlines()
+    assert definition == "Model minus data, by the definitions of the paper's plots."
+    assert other == ('These runs are of different data (d, holdout, 8 pairs; d, paper, 9 pairs): their totals cannot '
+                     'be compared.')
     assert cells == ['r', 'm', 'd', '4', '-10.0', '6.0', '-2.50', '1.500']
-    paths = []
+    paths: list = []
+    titles: list = []
     monkeypatch.setattr(thermo_module, 'plane_figure',
-                        lambda means, given: paths.append(given) or plane_figure(means, {}))
+                        lambda means, given: titles.extend(means) or paths.append(given) or plane_figure(means, {}))
     for published in (False, True):
         thermo_module.compare_runs([run_folder], tmp_path / str(published), published)
+    assert titles[1] == f'{titles[0]} (as published)'
     (ours,), (theirs,) = (list(given.values()) for given in paths)
     assert len(ours) == len(Run.load(run_folder).history()) and theirs == []  # what is logged is ours
 

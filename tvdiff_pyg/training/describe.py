@@ -56,7 +56,8 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
     """Return runs' differences from their data as a table: totals over users, and what one user has.
 
     Args:
-        rows: for each run ``run``, ``model``, ``dataset``, ``users``, ``sampled`` and the totals.
+        rows: for each run ``run``, ``model``, ``dataset``, ``protocol``, ``pairs``, ``users``, ``sampled``,
+            ``definition`` and the totals.
     """
     width = max(len('run'), *(len(row['run']) for row in rows))
     lines = [f"{'run':<{width}}  {'model':<10}  {'data set':<16}  {'users':>7}  {'delta U':>20}  "
@@ -69,6 +70,12 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
         users = row['users']
         lines.append(f"{row['run']:<{width}}  {row['model']:<10}  {row['dataset']:<16}  {users:>7,}  {cells[0]}  "
                      f"{cells[1]}  {row['delta_energy'] / users:>9.2f}  {row['delta_entropy'] / users:>9.3f}")
+    theirs = rows[0]['definition'] == 'published'
+    lines.append("Model minus data, by the definitions of the paper's plots." if theirs else
+                 "Model minus data, by our definitions (--published: those of the paper's plots).")
     if any(row['sampled'] for row in rows):
         lines.append('Estimated from a sample of users; ±: standard error.')
+    parts = sorted({f"{row['dataset']}, {row['protocol']}, {row['pairs']:,} pairs" for row in rows})
+    if len(parts) > 1:
+        lines.append(f"These runs are of different data ({'; '.join(parts)}): their totals cannot be compared.")
     return '\n'.join(lines)

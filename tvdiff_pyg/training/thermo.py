@@ -50,6 +50,8 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
     rows: List[Dict[str, Any]] = []
     seen: Dict[str, Thermodynamics] = {}
     paths: Dict[str, Any] = {}
+    labels: List[str] = []
+    ending = ' (as published)' if published else ''
     users = io.StringIO()
     writer = csv.writer(users, lineterminator='\n')
     writer.writerow(COLUMNS)
@@ -58,10 +60,12 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
         value = run.thermodynamics(num_users, published, seed)
         size = value.population
         rows.append({'run': name, 'model': run.metrics['model'], 'dataset': run.metrics['dataset'],
-                     'protocol': run.metrics['protocol'], 'seed': run.metrics['seed'], 'users': size,
+                     'protocol': run.metrics['protocol'], 'pairs': run.metrics['pairs']['train'],
+                     'seed': run.metrics['seed'], 'users': size,
                      'sampled': value.users.numel() if value.users.numel() < size else None,
                      'definition': 'published' if published else 'ours', **value.total()})
-        label = run_label(run, seen)
+        label = run_label(run, labels) + ending
+        labels.append(label.removesuffix(ending))
         seen[label] = value
         paths[label] = [] if published else run.history()  # what is logged is by our definition
         ids = run.split.data.user_id
