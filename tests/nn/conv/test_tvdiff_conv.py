@@ -206,6 +206,28 @@ def test_errors():
         TVDiffConv(3, 6)((features(4, 3), None), adj_t)
 
 
+@pytest.mark.parametrize('form', ['sparse', 'prepared'])
+@pytest.mark.parametrize('flow', ['source_to_target', 'target_to_source'])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_a_graph_of_another_number_of_destinations(form, flow):
+    """As torch infers it where the last destinations have no edges."""
+    if (form, flow) == ('sparse', 'target_to_source'):
+        pytest.skip('MessagePassing takes no sparse tensor there')
+    conv, x, turn = TVDiffConv(3, 6, flow=flow), features(5, 3), slice(None, None, 1 if flow[0] == 's' else -1)
+    graph = adjacency().t()[:3].to_sparse_coo() if form == 'sparse' else \
+        conv.prepare(EDGE_INDEX[[0, 1][turn]], size=(5, 3)[turn])
+    expected = conv((x, None)[turn], graph)
+    assert expected.shape == (3, 6)
+    assert torch.equal(conv((x, features(3, 7))[turn], graph, size=(5, 3)[turn]), expected)
+    for size in ((5, 4), (None, 2), (6, 3)):
+        with pytest.raises(ValueError, match="'edge_index' tells of 3 destination|'size' tells of 6 source nodes"):
+            conv((x, None)[turn], graph, size=size[turn])
+    with pytest.raises(ValueError, match="'edge_index' tells of 3 destination nodes, but .* tell of 4: make"):
+        conv((x, features(4, 7))[turn], graph)
+    with pytest.raises(ValueError, match="'edge_index' tells of 3 destination nodes, but .* tell of 5: make"):
+        conv(x, graph)  # one set of nodes
+
+
 def test_correlate_takes_pairs_in_any_order():
     conv = TVDiffConv(4, 3)
     code, items = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
