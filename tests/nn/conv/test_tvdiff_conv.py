@@ -326,6 +326,32 @@ def test_what_cannot_be_prepared():
             TVDiffConv(3, 6, aggr=aggr).prepare(EDGE_INDEX, size=SIZE)
 
 
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('layout', [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc], ids=str)
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_prepare_takes_sparse_tensors_of_every_layout(normalization, layout):
+    conv, x, weight = TVDiffConv(3, 6, normalization), features(5, 3), torch.tensor([*WEIGHT, 1.0])
+    edges = torch.cat([EDGE_INDEX, torch.tensor([[0], [1]])], 1)  # one twice
+    adj_t = torch.sparse_coo_tensor(edges.flip(0), weight, SIZE[::-1])  # not coalesced
+    if layout != torch.sparse_coo:
+        adj_t = adj_t.to_sparse(layout=layout)
+    torch.testing.assert_close(conv((x, None), conv.prepare(adj_t)), conv((x, None), edges, weight, size=SIZE))
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_prepare_refuses_to_cut_a_gradient(normalization):
+    conv, weight = TVDiffConv(3, 6, normalization), torch.tensor(WEIGHT, requires_grad=True)
+    adj_t = torch.sparse_coo_tensor(EDGE_INDEX.flip(0), weight, SIZE[::-1])
+    for edges in ((EDGE_INDEX, weight, SIZE), (adj_t,), (adj_t.to_sparse_csr(),)):
+        with pytest.raises(ValueError, match="'edge_weight', the values of .* require a gradient.*pass 'edge_index'"):
+            conv.prepare(*edges)
+        with torch.no_grad():
+            assert not conv.prepare(*edges).norm.requires_grad
+    if normalization != 'raw':
+        with pytest.raises(ValueError, match="or 'degree' require a gradient"):
+            conv.prepare(EDGE_INDEX, None, SIZE, (torch.ones(5, requires_grad=True), torch.ones(4)))
+
+
 @pytest.mark.parametrize('edge_index, message', [
     (torch.tensor([[5], [0]]), r"row 0 of 'edge_index' holds 5 to 5, but there are 5 such nodes.*0\.\.4"),
     (torch.tensor([[0], [4]]), r"row 1 of 'edge_index' holds 4 to 4, but there are 4 such nodes"),

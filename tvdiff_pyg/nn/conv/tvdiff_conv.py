@@ -176,7 +176,8 @@ class TVDiffConv(MessagePassing):
             degree: as in :meth:`forward`.
 
         Raises:
-            ValueError: what :meth:`forward` raises it for, or an aggregation other than the sum.
+            ValueError: what :meth:`forward` raises it for, an aggregation other than the sum, or weights, values or
+                degrees that require a gradient, which a graph of constants would not give.
         """
         if self.aggr not in ('sum', 'add'):
             raise ValueError(f"'aggr' must be sum for a prepared graph, got {self.aggr}: pass 'edge_index' as it is")
@@ -191,9 +192,13 @@ class TVDiffConv(MessagePassing):
             if edge_weight is None:
                 edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
             edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
-        dtype = edge_index.values().dtype
-        return NormalizedGraph(self._normalized_adj_t(
+        dtype = edge_index.dtype
+        graph = NormalizedGraph(self._normalized_adj_t(
             edge_index, degree, dtype if dtype.is_floating_point else torch.get_default_dtype()))
+        if graph.norm.requires_grad:
+            raise ValueError("'edge_weight', the values of 'edge_index' or 'degree' require a gradient, which a "
+                             "prepared graph does not give: pass 'edge_index' as it is, or detach them")
+        return graph
 
     def correlate(self, code: Tensor, items: Tensor, edge_label_index: Tensor) -> Tensor:
         """Return the cross-correlation ``<code[u], items[i]>`` of given pairs ``[Q]``, differentiable in both.
