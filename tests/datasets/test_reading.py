@@ -177,3 +177,18 @@ def test_blanks_after_a_separator_are_not_part_of_an_id(tmp_path):
     path = tmp_path / 'ratings.csv'
     path.write_text('user, item\nu1, i1\nu2, " i2"\n')
     assert read_interactions(path) == (['u1', 'u2'], ['i1', ' i2'])
+
+
+@pytest.mark.parametrize('separator', '\t,;|')
+@pytest.mark.parametrize('ending', ['\n', '\r\n', '\r'])
+def test_blanks_before_a_separator_are_not_part_of_an_id(write: Write, separator: str, ending: str) -> None:
+    rows = [['user', 'item '], ['bob ', '42'], ['bob', '42  '], [' a b ', '"4 2 "'], ['"x , \t; | ""y"" "', ' z '],
+            ['"two ', 'lines "', 'c " '], ['7', '8 ']]
+    text = ending.join(separator.join(row) for row in rows)
+    for content in (text, text + ending):
+        users, items = read_interactions(write(content), separator=separator)
+        assert users == ['bob', 'bob', 'a b', 'x , \t; | "y" ', f'two {separator}lines ', '7']
+        assert items == ['42', '42', '4 2 ', 'z', 'c "', '8']
+    assert read_interactions(write('1, 2 \n1,2\n'), numeric_ids=True) == (['1', '1'], ['2', '2'])
+    with pytest.raises(DataError, match="line 2: '' is an empty id"):
+        read_interactions(write('1,2\n3, \n'))

@@ -47,6 +47,7 @@ def read_records(
 ) -> Records:
     """Read interactions from a UTF-8 text file or a Parquet file, ids kept as the text they are, in file order.
 
+    Blanks around a field of a text file do not belong to it, unless they stand in quotes; a Parquet file's are kept.
     A ``'table'`` holds one interaction a line, its fields separated by one character and quoted as in CSV. An
     ``'adjacency'`` file holds one user a line, ``user item item ...``, separated by white space; a user may have
     no items. ``'pairs'`` are lines ``user item ...`` separated by white space, of which the first two fields count.

@@ -144,7 +144,7 @@ class TextTable(Table):
 
     def __init__(self, path: Path, text: str, separator: str) -> None:
         self.where = str(path)
-        self.text = text
+        self.text = _without_blanks(text, separator)
         self.separator = separator
 
     def rows(self) -> Iterator[List[str]]:
@@ -323,6 +323,17 @@ def _names_numbers(first: List[str], second: List[str], *columns: Optional[Colum
         return False
     return all(DIGITS.fullmatch(second[position]) and not re.fullmatch(r'[-+]?[0-9.]*', first[position].strip())
                for position in positions if isinstance(position, int) and position < len(first))
+
+
+def _without_blanks(text: str, separator: str) -> str:
+    """Return text without the blanks after fields, but in quotes; the reader drops those before them."""
+    if separator == ' ' or not any(f' {end}' in text for end in (separator, '\n', '\r')) and text[-1] != ' ':
+        return text
+    mark = re.escape(separator)
+    blanks = rf' (?<!  ) *(?={mark}|[\r\n]|\Z)'  # from the first of a run: from each would take its square
+    if '"' not in text:
+        return re.sub(blanks, '', text)
+    return re.sub(rf'((?:\A|[\r\n]|{mark}) *"[^"]*(?:""[^"]*)*")|{blanks}', r'\1', text)
 
 
 def _listing(names: Sequence[str]) -> str:
