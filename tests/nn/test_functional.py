@@ -69,6 +69,34 @@ def test_energy_and_scores(density, pair_density, width):
 
 
 @pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
+def test_second_derivatives_of_products(density):
+    sparse, mask = entries(density)
+    value, table, left = normal(sparse.col.numel(), grad=False), normal(COLS, WIDTH), normal(ROWS, WIDTH, seed=2)
+    mixing, probes = normal(ROWS, 2, seed=3, grad=False), normal(2, COLS, seed=4, grad=False)
+    assert torch.autograd.gradgradcheck(lambda w: sparse_matmul(sparse, value, w).tanh(), table)
+    assert torch.autograd.gradgradcheck(lambda w: noisy_matmul(sparse, value, mixing, probes, w).tanh(), table)
+    assert torch.autograd.gradgradcheck(lambda a, b: sampled_dot(sparse, a, b).tanh(), (left, table))
+
+
+@pytest.mark.parametrize('width', [WIDTH, 3 * ROWS // 2 + 1])  # by a Gram matrix, by scores
+def test_second_derivatives_of_the_energy(width):
+    (observed, x_0), pairs = entries(0.4), entries(0.3, seed=7)[0]
+    code, items = normal(ROWS, width), normal(COLS, width, seed=2)
+
+    def hessian(energy):
+        return torch.autograd.functional.hessian(lambda u, h: energy(u, h).sum(), (code, items))
+
+    torch.testing.assert_close(hessian(lambda u, h: energy_and_scores(u, h, observed, pairs)[0]),
+                               hessian(lambda u, h: (x_0.double() - u @ h.t()).square().sum(1)))
+    assert torch.autograd.gradgradcheck(lambda u, h: energy_and_scores(u, h, observed, pairs), (code, items))
+    sample = EnergySample(torch.tensor([1, 5]), torch.ones(2))
+    for drawn in (sample, sample._replace(sketch=normal(width, 2, grad=False))):
+        energy, scores = energy_and_scores(code, items, observed, pairs, drawn)
+        with pytest.raises(ValueError, match="'sample' must be None for a second derivative"):
+            torch.autograd.grad(energy.sum(), code, create_graph=True)
+
+
+@pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
 def test_sparse_gradients_are_the_dense_ones_of_the_rows_that_took_part(density):
     sparse, mask = entries(density)
     value, weight = normal(sparse.col.numel(), grad=False), normal(ROWS, WIDTH, seed=5, grad=False)

@@ -135,6 +135,9 @@ def energy_and_scores(code: Tensor, items: Tensor, observed: Entries, pairs: Ent
     Returns:
         The sums ``[B]``, not divided by N, and the scores ``[Q]`` in the order of ``pairs``.
 
+    Raises:
+        ValueError: a second derivative (``create_graph``) with a ``sample``.
+
     Cost, forward and backward together: 4 N d^2 for the Gram matrix and its gradient, 4 B d^2, and 2 d flops for each
     entry and pass. Where B < 2 d / 3, the batch's scores of all items are cheaper, 6 B N d, as on the dense path; they
     are then fewer than the entries of H. With a sample, 4 Q d^2 instead of 4 N d^2, and with a
@@ -235,6 +238,10 @@ class _EnergyAndScores(torch.autograd.Function):
                  score_grad: Tensor) -> Tuple[Tensor, Tensor, None, None, None]:
         code, items, half_grad, scores, basis, item_part, drawn = ctx.saved_tensors
         observed, pairs, sample = ctx.observed, ctx.pairs, ctx.sample
+        if torch.is_grad_enabled():  # for a second derivative, where what the forward pass saved would be constants
+            if sample is not None:
+                raise ValueError("'sample' must be None for a second derivative")
+            half_grad, scores = code @ (items.t() @ items) - observed.matmul(None, items), None
         twice = 2 * energy_grad.unsqueeze(1)  # [B, 1]
         code_grad = torch.addcmul(pairs.matmul(score_grad, items), half_grad, twice)
         weighted = code * twice
