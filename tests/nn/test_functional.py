@@ -117,6 +117,10 @@ def test_sparse_gradients_are_the_dense_ones_of_the_rows_that_took_part(density)
         assert tables[0].grad.is_sparse and not tables[1].grad.is_sparse
         assert set(tables[0].grad.coalesce().indices()[0].tolist()) == rows
         torch.testing.assert_close(tables[0].grad.to_dense(), tables[1].grad)
+        first = [torch.autograd.grad(function(table).tanh().sum(), table, create_graph=True)[0].to_dense()
+                 for function, table in zip((got, expected), tables)]
+        second = [torch.autograd.grad(grad.square().sum(), table)[0].to_dense() for grad, table in zip(first, tables)]
+        torch.testing.assert_close(*second)
 
 
 def test_entries_among_some_columns():

@@ -155,6 +155,7 @@ def _bag(index: Tensor, pointer: Tensor, value: Optional[Tensor], table: Tensor)
 
 
 def _row_sparse(index: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    """Return rows ``[n, d]`` at ascending indices ``[n]`` as a sparse tensor."""
     return torch.sparse_coo_tensor(index.unsqueeze(0), rows, (num_rows, rows.size(1)), check_invariants=False,
                                    is_coalesced=True)
 
@@ -203,8 +204,9 @@ class _NoisyMatmul(torch.autograd.Function):
         if index is None:
             return None, None, None, None, ctx.entries.t_matmul(value, grad).addmm_(probes.t(), noise_grad), None
         grad_table = ctx.entries.t_matmul_rows(value, grad)
-        return (None, None, None, None,
-                grad_table + _row_sparse(index, probes.t() @ noise_grad, grad_table.size(0)), None)
+        order = index.argsort()
+        noise_table = _row_sparse(index[order], probes[:, order].t() @ noise_grad, grad_table.size(0))
+        return None, None, None, None, grad_table + noise_table, None
 
 
 class _EnergyAndScores(torch.autograd.Function):
