@@ -96,6 +96,54 @@ def test_second_derivatives_of_the_energy(width):
             torch.autograd.grad(energy.sum(), code, create_graph=True)
 
 
+@pytest.mark.parametrize('dtypes', [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)])
+@pytest.mark.parametrize('inside', [True, False], ids=['backward inside', 'backward outside'])
+def test_autocast_leaves_float32(dtypes, inside):
+    """The same numbers as float32 gives, and gradients of the inputs' own types."""
+    observed, pairs = entries(0.4)[0], entries(0.3, seed=7)[0]
+    leaves = [normal(ROWS, WIDTH).to(dtypes[0]), normal(COLS, WIDTH, seed=2).to(dtypes[1])]
+    value, mixing, probes, sketch = (normal(*shape, seed=3, grad=False).to(dtypes[1]) for shape in (
+        (observed.col.numel(),), (ROWS, 2), (2, COLS), (WIDTH, 2)))
+    sample = EnergySample(torch.tensor([1, 5]), torch.ones(2, dtype=dtypes[1]), sketch)
+
+    def results(code, items, sample, value, mixing, probes):
+        out = [sparse_matmul(observed, value, items), sampled_dot(pairs, code, items),
+               noisy_matmul(observed, value, mixing, probes=probes, table=items),
+               *energy_and_scores(code, items, observed, pairs),
+               *energy_and_scores(code, items, observed, pairs, sample=sample)]
+        return out, sum(part.square().sum() for part in out)
+
+    single = [leaf.detach().float().requires_grad_() for leaf in leaves]
+    expected, total = results(*single, EnergySample(sample.item, sample.weight.float(), sketch.float()),
+                              value.float(), mixing.float(), probes.float())
+    gradients = torch.autograd.grad(total, single)
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    with torch.autocast('cpu', torch.bfloat16):
+        out, total = results(*leaves, sample, value, mixing, probes)
+        got = torch.autograd.grad(total, leaves) if inside else None
+    got = got or torch.autograd.grad(total, leaves)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    assert tuple(grad.dtype for grad in got) == dtypes
+    torch.testing.assert_close([grad.float() for grad in got], list(gradients), rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 5e-2), (torch.float16, 5e-3)])
+def test_half_precision(dtype, tolerance):
+    observed, pairs = entries(0.4)[0], entries(0.3, seed=7)[0]
+    code, items = normal(ROWS, WIDTH), normal(COLS, WIDTH, seed=2)
+    sketch = normal(WIDTH, 1, grad=False)
+    for sample in (None, EnergySample(torch.tensor([1, 5]), torch.ones(2), sketch)):
+        energy, scores = energy_and_scores(code, items, observed, pairs, sample)
+        gradients = torch.autograd.grad(energy.sum() + scores.sum(), (code, items))
+        half = [leaf.detach().to(dtype).requires_grad_() for leaf in (code, items)]
+        sample = sample and EnergySample(sample.item, sample.weight.to(dtype), sketch.to(dtype))
+        out = energy_and_scores(*half, observed, pairs, sample)
+        assert out[0].dtype == out[1].dtype == dtype
+        got = torch.autograd.grad(out[0].sum() + out[1].sum(), half)
+        for value, near in zip((*out, *got), (energy, scores, *gradients)):
+            assert (value.double() - near).abs().max() < tolerance * near.abs().max()
+
+
 @pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
 def test_sparse_gradients_are_the_dense_ones_of_the_rows_that_took_part(density):
     sparse, mask = entries(density)
