@@ -66,6 +66,19 @@ def test_errors() -> None:
                         'holdout')
 
 
+def test_errors_of_data_without_a_name() -> None:
+    data = _data()
+    del data.name
+    with pytest.raises(ValueError, match=r'the data has no validation part \(protocol paper\)'):
+        Split.of(data, 'paper').evaluator('validation', [5])
+    data['user', 'rates', 'item'].edge_label_index = data['user', 'rates', 'item'].edge_label_index[:, :0]
+    with pytest.raises(ValueError, match='the test part of the data is empty'):
+        Split.of(data, 'paper')
+    del data['user', 'rates', 'item'].edge_label_index
+    with pytest.raises(ValueError, match=r'the data has no test part \(edge_label_index\)'):
+        Split.of(data, 'paper')
+
+
 def test_each_part_has_its_evaluator() -> None:
     split = Split.from_data(_data(), 'holdout')
     model = Popularity(split.train)

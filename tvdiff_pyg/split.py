@@ -52,12 +52,12 @@ class Split(NamedTuple):
         store = data[RATES]
         sizes = (data['user'].num_nodes, data['item'].num_nodes)
         if 'edge_label_index' not in store:
-            raise ValueError(f"'{data.name}' has no test part (edge_label_index), and every run is tested: set "
+            raise ValueError(f"{_named(data)} has no test part (edge_label_index), and every run is tested: set "
                              f"'dataset.test_ratio' above 0, or name a test part of your own by 'dataset.test_path'")
         validation = store.get('val_edge_label_index')
         for part, index in (('test', store.edge_label_index), ('validation', validation)):
             if index is not None and index.size(1) == 0:
-                raise ValueError(f"the {part} part of '{data.name}' is empty: no user has 3 interactions to hold one "
+                raise ValueError(f"the {part} part of {_named(data)} is empty: no user has 3 interactions to hold one "
                                  f"out of, or none of its pairs has a user and an item that occur in train")
         return cls(data, protocol, InteractionMatrix(store.edge_index, *sizes),
                    None if validation is None else InteractionMatrix(validation, *sizes),
@@ -92,6 +92,10 @@ class Split(NamedTuple):
         """
         held_out = {'test': self.test, 'validation': self.validation}.get(part)
         if held_out is None:
-            raise ValueError(f"'{self.data.name}' has no {part} part (protocol {self.protocol})")
+            raise ValueError(f"{_named(self.data)} has no {part} part (protocol {self.protocol})")
         return RankingEvaluator(held_out, self.seen_when_testing if part == 'test' else [self.train], ks,
                                 distributed)
+
+
+def _named(data: HeteroData) -> str:
+    return f"'{data.name}'" if 'name' in data else 'the data'

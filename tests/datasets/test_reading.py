@@ -93,6 +93,51 @@ def test_bad_files(write: Write, content: Any, options: dict[str, Any], message:
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('content, expected', [
+    ('17;4242;3,5\n17;99;4,0\n18;99;2,5\n', '17:4242 17:99 18:99'),  # decimal commas
+    ('17;3,5;4,5\n18;2,5;4,0\n', '17:3,5 18:2,5'),
+    ('kunde;artikel;note\n17;4242;3,5\n18;99;4\n', '17:4242 18:99'),
+    ('user;item;rating, of 5\n17;4242;3,5\n18;99;4\n', '17:4242 18:99'),
+    ('user\titem\ttitle\nu1\ti1\ta, b, c, d\nu2\ti2\te, f, g, h\n', 'u1:i1 u2:i2'),
+    ('u1\ti1,x,y\nu2\ti2,x,y\n', 'u1:i1,x,y u2:i2,x,y'),  # a tab stands in no text
+    ('u1,i1,a|b\nu2,i2,c|d\n', 'u1:i1 u2:i2'),
+    ('u1,a;b\nu2,c;d\n', 'u1:a;b u2:c;d'),
+    ('"17,1";99\n"18,2";98\n', '17,1:99 18,2:98'),
+    ('1|Toy, a story|x\n2|Plain|y\n', '1:Toy,_a_story 2:Plain'),
+    ('u1,i1,x\nu2,i2\n', 'u1:i1 u2:i2'),
+    ('1;2\n' * 10 + '1;3;4\n', '1:2 ' * 10 + '1:3'),  # the first rows alone
+])
+def test_the_separator_that_fits_is_guessed(write: Write, content: str, expected: str) -> None:
+    users, items = read_interactions(write(content))
+    assert [f'{user}:{item}'.replace(' ', '_') for user, item in zip(users, items)] == expected.split()
+
+
+def test_a_decimal_comma_is_no_rating(write: Write) -> None:
+    with pytest.raises(DataError, match="line 1: '3,5' is not a rating; it must be a finite number"):
+        read_interactions(write('17;4242;3,5\n18;99;2,5\n'), rating_column=2, min_rating=3)
+
+
+@pytest.mark.parametrize('content, message', [
+    ('# my file\nuser,item\n1,2\n', "line 2: holds ',', and the first line does not; .* set 'separator' and remove"),
+    ('My file\n\n1\t2\n', r"line 3: holds '\\t', and the first line does not; .*'layout' to adjacency"),
+    ('1 2 3\n4 5,6\n', "line 2: holds ','"),
+    ('Ratings, mine\nuser,item,rating\n1,2,3\n', "line 2: 3 columns where the first line has 2; .* set 'separator'"),
+    ('user,item\n1,10,4\n2,11,3\n', "line 2: 3 columns where the first line has 2"),  # one name too few
+    ('1;a,b\n2;c\n3;d;e\n', "line 2: one column .* set 'separator'"),
+    ('17;3,5;late\n18;4,0\n', "columns may be separated by ',' or ';'; set 'separator'"),
+    ('1;a,b,c,d\n2;e,f\n', "columns may be separated by ',' or ';'; set 'separator'"),
+])
+def test_where_no_separator_fits_it_must_be_given(write: Write, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_interactions(write(content))
+
+
+def test_given_options_are_not_doubted(write: Write) -> None:
+    assert read_interactions(write('1,2\n4,5,6\n'), separator=',') == (['1', '4'], ['2', '5'])
+    assert read_interactions(write('1 2\n4 5,6\n'), layout='adjacency') == (['1', '4'], ['2', '5,6'])
+    assert read_interactions(write('17;4242;3,5\n'), separator=',') == (['17;4242;3'], ['5'])
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='absent.csv: no such file; check the path'):
         read_interactions(tmp_path / 'absent.csv')
@@ -132,3 +177,18 @@ def test_blanks_after_a_separator_are_not_part_of_an_id(tmp_path):
     path = tmp_path / 'ratings.csv'
     path.write_text('user, item\nu1, i1\nu2, " i2"\n')
     assert read_interactions(path) == (['u1', 'u2'], ['i1', ' i2'])
+
+
+@pytest.mark.parametrize('separator', '\t,;|')
+@pytest.mark.parametrize('ending', ['\n', '\r\n', '\r'])
+def test_blanks_before_a_separator_are_not_part_of_an_id(write: Write, separator: str, ending: str) -> None:
+    rows = [['user', 'item '], ['bob ', '42'], ['bob', '42  '], [' a b ', '"4 2 "'], ['"x , \t; | ""y"" "', ' z '],
+            ['"two ', 'lines "', 'c " '], ['7', '8 ']]
+    text = ending.join(separator.join(row) for row in rows)
+    for content in (text, text + ending):
+        users, items = read_interactions(write(content), separator=separator)
+        assert users == ['bob', 'bob', 'a b', 'x , \t; | "y" ', f'two {separator}lines ', '7']
+        assert items == ['42', '42', '4 2 ', 'z', 'c "', '8']
+    assert read_interactions(write('1, 2 \n1,2\n'), numeric_ids=True) == (['1', '1'], ['2', '2'])
+    with pytest.raises(DataError, match="line 2: '' is an empty id"):
+        read_interactions(write('1,2\n3, \n'))

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tvdiff_pyg.nn import CrossCorrelation
+from tvdiff_pyg.nn import CrossCorrelation, TVDiffConv
 
 PAIRS = torch.tensor([[3, 0, 3, 1, 0], [1, 4, 1, 0, 2]])  # unsorted, one pair twice
 
@@ -13,6 +13,23 @@ def test_values_and_gradients():
     torch.testing.assert_close(head(source, target, PAIRS), (source @ target.t())[PAIRS[0], PAIRS[1]])
     assert torch.autograd.gradcheck(lambda a, b: head(a, b, PAIRS), (source, target))
     assert head(source, target, PAIRS[:, :0]).shape == (0,)
+
+
+@pytest.mark.parametrize('form', ['edges', 'sparse', 'prepared'])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_autocast_with_a_convolution(form):
+    head, conv, lin = CrossCorrelation(), TVDiffConv(3, 6).float(), torch.nn.Linear(3, 6).float()
+    x, leaves = torch.randn(4, 3).float(), [conv.weight, lin.weight]
+    adj_t = torch.sparse_coo_tensor(PAIRS.flip(0), torch.ones(5), (5, 4)).float()
+    graph = {'edges': PAIRS, 'sparse': adj_t, 'prepared': conv.prepare(adj_t)}[form]
+    results = []
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            scores = head(lin(x), conv((x, None), graph, size=(4, 5)), PAIRS)
+        assert scores.dtype == torch.float32
+        results.append([scores.detach(), *torch.autograd.grad(scores.square().sum(), leaves)])
+    for near, value in zip(*results):
+        assert (value - near).norm() < 0.03 * near.norm()
 
 
 @pytest.mark.parametrize('width, pairs, message', [

@@ -69,6 +69,82 @@ def test_energy_and_scores(density, pair_density, width):
 
 
 @pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
+def test_second_derivatives_of_products(density):
+    sparse, mask = entries(density)
+    value, table, left = normal(sparse.col.numel(), grad=False), normal(COLS, WIDTH), normal(ROWS, WIDTH, seed=2)
+    mixing, probes = normal(ROWS, 2, seed=3, grad=False), normal(2, COLS, seed=4, grad=False)
+    assert torch.autograd.gradgradcheck(lambda w: sparse_matmul(sparse, value, w).tanh(), table)
+    assert torch.autograd.gradgradcheck(lambda w: noisy_matmul(sparse, value, mixing, probes, w).tanh(), table)
+    assert torch.autograd.gradgradcheck(lambda a, b: sampled_dot(sparse, a, b).tanh(), (left, table))
+
+
+@pytest.mark.parametrize('width', [WIDTH, 3 * ROWS // 2 + 1])  # by a Gram matrix, by scores
+def test_second_derivatives_of_the_energy(width):
+    (observed, x_0), pairs = entries(0.4), entries(0.3, seed=7)[0]
+    code, items = normal(ROWS, width), normal(COLS, width, seed=2)
+
+    def hessian(energy):
+        return torch.autograd.functional.hessian(lambda u, h: energy(u, h).sum(), (code, items))
+
+    torch.testing.assert_close(hessian(lambda u, h: energy_and_scores(u, h, observed, pairs)[0]),
+                               hessian(lambda u, h: (x_0.double() - u @ h.t()).square().sum(1)))
+    assert torch.autograd.gradgradcheck(lambda u, h: energy_and_scores(u, h, observed, pairs), (code, items))
+    sample = EnergySample(torch.tensor([1, 5]), torch.ones(2))
+    for drawn in (sample, sample._replace(sketch=normal(width, 2, grad=False))):
+        energy, scores = energy_and_scores(code, items, observed, pairs, drawn)
+        with pytest.raises(ValueError, match="'sample' must be None for a second derivative"):
+            torch.autograd.grad(energy.sum(), code, create_graph=True)
+
+
+@pytest.mark.parametrize('dtypes', [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)])
+@pytest.mark.parametrize('inside', [True, False], ids=['backward inside', 'backward outside'])
+def test_autocast_leaves_float32(dtypes, inside):
+    """The same numbers as float32 gives, and gradients of the inputs' own types."""
+    observed, pairs = entries(0.4)[0], entries(0.3, seed=7)[0]
+    leaves = [normal(ROWS, WIDTH).to(dtypes[0]), normal(COLS, WIDTH, seed=2).to(dtypes[1])]
+    value, mixing, probes, sketch = (normal(*shape, seed=3, grad=False).to(dtypes[1]) for shape in (
+        (observed.col.numel(),), (ROWS, 2), (2, COLS), (WIDTH, 2)))
+    sample = EnergySample(torch.tensor([1, 5]), torch.ones(2, dtype=dtypes[1]), sketch)
+
+    def results(code, items, sample, value, mixing, probes):
+        out = [sparse_matmul(observed, value, items), sampled_dot(pairs, code, items),
+               noisy_matmul(observed, value, mixing, probes=probes, table=items),
+               *energy_and_scores(code, items, observed, pairs),
+               *energy_and_scores(code, items, observed, pairs, sample=sample)]
+        return out, sum(part.square().sum() for part in out)
+
+    single = [leaf.detach().float().requires_grad_() for leaf in leaves]
+    expected, total = results(*single, EnergySample(sample.item, sample.weight.float(), sketch.float()),
+                              value.float(), mixing.float(), probes.float())
+    gradients = torch.autograd.grad(total, single)
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    with torch.autocast('cpu', torch.bfloat16):
+        out, total = results(*leaves, sample, value, mixing, probes)
+        got = torch.autograd.grad(total, leaves) if inside else None
+    got = got or torch.autograd.grad(total, leaves)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    assert tuple(grad.dtype for grad in got) == dtypes
+    torch.testing.assert_close([grad.float() for grad in got], list(gradients), rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 5e-2), (torch.float16, 5e-3)])
+def test_half_precision(dtype, tolerance):
+    observed, pairs = entries(0.4)[0], entries(0.3, seed=7)[0]
+    code, items = normal(ROWS, WIDTH), normal(COLS, WIDTH, seed=2)
+    sketch = normal(WIDTH, 1, grad=False)
+    for sample in (None, EnergySample(torch.tensor([1, 5]), torch.ones(2), sketch)):
+        energy, scores = energy_and_scores(code, items, observed, pairs, sample)
+        gradients = torch.autograd.grad(energy.sum() + scores.sum(), (code, items))
+        half = [leaf.detach().to(dtype).requires_grad_() for leaf in (code, items)]
+        sample = sample and EnergySample(sample.item, sample.weight.to(dtype), sketch.to(dtype))
+        out = energy_and_scores(*half, observed, pairs, sample)
+        assert out[0].dtype == out[1].dtype == dtype
+        got = torch.autograd.grad(out[0].sum() + out[1].sum(), half)
+        for value, near in zip((*out, *got), (energy, scores, *gradients)):
+            assert (value.double() - near).abs().max() < tolerance * near.abs().max()
+
+
+@pytest.mark.parametrize('density', [0.0, 0.4, 1.0])
 def test_sparse_gradients_are_the_dense_ones_of_the_rows_that_took_part(density):
     sparse, mask = entries(density)
     value, weight = normal(sparse.col.numel(), grad=False), normal(ROWS, WIDTH, seed=5, grad=False)
@@ -89,6 +165,10 @@ def test_sparse_gradients_are_the_dense_ones_of_the_rows_that_took_part(density)
         assert tables[0].grad.is_sparse and not tables[1].grad.is_sparse
         assert set(tables[0].grad.coalesce().indices()[0].tolist()) == rows
         torch.testing.assert_close(tables[0].grad.to_dense(), tables[1].grad)
+        first = [torch.autograd.grad(function(table).tanh().sum(), table, create_graph=True)[0].to_dense()
+                 for function, table in zip((got, expected), tables)]
+        second = [torch.autograd.grad(grad.square().sum(), table)[0].to_dense() for grad, table in zip(first, tables)]
+        torch.testing.assert_close(*second)
 
 
 def test_entries_among_some_columns():

@@ -315,7 +315,8 @@ def test_items_are_searched(client: TestClient, run: Run) -> None:
     assert find('tem 07') == find('7 item, 0') == ['item, 07']
     assert find('item, 29')[0] == 'item, 29' and len(find('item, 29')) == 1  # once, though id and text both fit
     assert find('nothing') == []
-    for wrong in ('', '?query=', '?query=a&limit=0', '?query=a&limit=51', '?query=' + 'a' * 257):
+    for wrong in ('', '?query=', '?query=%20', '?query=%09+', '?query=%CC%81', '?query=a&limit=0', '?query=a&limit=51',
+                  '?query=' + 'a' * 257):
         answer = client.get('/items' + wrong)
         assert answer.status_code == 422 and 'query' in answer.json()['error']
 

@@ -150,7 +150,10 @@ class MeanConv(MessagePassing):
 
     def forward(self, x, edge_index, size=None):
         if is_torch_sparse_tensor(edge_index):
-            size = (edge_index.size(1), edge_index.size(0))
+            rows, told = edge_index.size(0), size[1] if size else None if x[1] is None else x[1].size(0)
+            if told not in (None, rows):
+                raise ValueError(f"'edge_index' tells of {rows} destination nodes, not {told}")
+            size = (edge_index.size(1), rows)
             edge_index = edge_index.to_sparse_coo().coalesce().indices().flip(0)
         size = size or (x[0].size(0), x[1].size(0))
         if size[0] != x[0].size(0) or edge_index.numel() and int(edge_index[1].max()) >= size[1]:
@@ -443,6 +446,10 @@ CONVS = [
      conv(lambda good, x, e, s: good(s=s and (s[0], min(s[1], 4))) if s != (5, 2) else good())),
     ('a size that does not fit features or edges raises ValueError',
      conv(lambda good, x, e, s: good(s=s and (x[0].size(0), s[1])))),
+    ('a size that does not fit features or edges raises ValueError',
+     conv(lambda good, x, e, s: good(s=None if is_torch_sparse_tensor(e) else s))),
+    ('a size that does not fit features or edges raises ValueError',
+     conv(lambda good, x, e, s: good(x=(x[0], None) if is_torch_sparse_tensor(e) else x))),
     ('gradients reach the source features and every weight', with_extra(MeanConv)),
     ('gradients reach the source features and every weight',
      conv(lambda good, x, e, s: good(x=(x[0].detach(), x[1])))),

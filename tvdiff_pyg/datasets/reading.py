@@ -14,6 +14,7 @@ from tvdiff_pyg.datasets.tables import Column, FrameTable, ParquetTable, TextTab
 
 LAYOUTS = ('auto', 'table', 'adjacency', 'pairs')
 _PARQUET = b'PAR1'
+_SEPARATORS = '\t,;|'
 
 
 def read_interactions(path: PathLike, **options: Any) -> TextPairs:
@@ -46,17 +47,19 @@ def read_records(
 ) -> Records:
     """Read interactions from a UTF-8 text file or a Parquet file, ids kept as the text they are, in file order.
 
+    Blanks around a field of a text file do not belong to it, unless they stand in quotes; a Parquet file's are kept.
     A ``'table'`` holds one interaction a line, its fields separated by one character and quoted as in CSV. An
     ``'adjacency'`` file holds one user a line, ``user item item ...``, separated by white space; a user may have
     no items. ``'pairs'`` are lines ``user item ...`` separated by white space, of which the first two fields count.
     ``'auto'`` takes a file for a table where one of the options below is given or its first line holds
-    a tab, comma, semicolon or bar, else for adjacency. A Parquet file is a table that knows its own header; it is
-    recognised by its first bytes, whatever its name.
+    a tab, comma, semicolon or bar, else for adjacency, which it refuses where a later line holds one. A Parquet file
+    is a table that knows its own header; it is recognised by its first bytes, whatever its name.
 
     Args:
         path: the file.
         layout: ``'auto'``, ``'table'``, ``'adjacency'`` or ``'pairs'``.
-        separator: one character; guessed from the first line if omitted.
+        separator: one character; guessed from the first ten rows if omitted: a tab, comma, semicolon or bar of the
+            first line that gives all of them two columns or more, and none more than the first.
         header: whether the first line names the columns; if omitted it does where a column is given by name, where
             it holds a common name of a user column, or those of an item and a rating column, or where the second
             line holds numeric ids and the first holds none.
@@ -95,12 +98,14 @@ def read_records(
         return ParquetTable(path).records(*columns, numeric_ids)
     text = _read_text(path)
     first_line = next(line for line in io.StringIO(text, newline=None) if line.strip())
-    guess = next((mark for mark in '\t,;|' if mark in first_line), None)
-    if layout == 'adjacency' or (layout == 'auto' and guess is None and not has_table_options):
+    marks = [mark for mark in _SEPARATORS if mark in first_line]
+    if layout == 'adjacency' or (layout == 'auto' and not marks and not has_table_options):
+        if layout == 'auto':
+            _check_no_table(path, text)
         return Records(*_read_adjacency(path, text, numeric_ids))
     if layout == 'pairs':
         return Records(*_read_pairs(path, text, numeric_ids))
-    table = TextTable(path, text, separator or guess or ' ')
+    table = TextTable(path, text, separator or _guess_separator(path, text, first_line, marks))
     table.set_header(header, user_column, item_column, rating_column, time_column)
     return table.records(*columns, numeric_ids)
 
@@ -191,6 +196,37 @@ def _read_text(path: Path) -> str:
     if not text.strip():
         raise DataError(f'{path}: the file is empty')
     return text
+
+
+def _guess_separator(path: Path, text: str, first_line: str, marks: List[str]) -> str:
+    """Return the one of the marks of the first line that separates columns; a blank where there are none."""
+    widths = {mark: TextTable(path, text, mark).first_widths() for mark in marks}
+    first = {mark: next(iter(rows.values()), 0) for mark, rows in widths.items()}
+    fitting = [mark for mark, rows in widths.items() if rows and 1 < min(rows.values()) and
+               max(rows.values()) == first[mark]]
+    if not fitting:
+        mark = marks[0] if marks else ' '
+        for line, width in widths.get(mark, {}).items():
+            if width > first[mark] > 1:
+                raise DataError(f"{path}, line {line}: {width} columns where the first line has {first[mark]}; remove "
+                                f"titles above the table, or set 'separator', to {mark!r} if that is what it is")
+        return mark  # what is wrong with it is told by who reads the table
+    if fitting[0] == '\t' or len(fitting) == 1:
+        return fitting[0]
+    if any(min(widths[mark].values()) < first[mark] for mark in fitting):
+        raise DataError(f"{path}: columns may be separated by {' or '.join(map(repr, fitting))}; set 'separator'")
+    # Commas are decimal, and stand in titles: most columns, then what comes first.
+    return max(fitting, key=lambda mark: (first[mark], -first_line.index(mark)))
+
+
+def _check_no_table(path: Path, text: str) -> None:
+    """Refuse what was taken for adjacency by its first line, and is a table below it."""
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        mark = next((mark for mark in _SEPARATORS if mark in line), None)
+        if mark is not None:
+            raise DataError(f"{path}, line {number}: holds {mark!r}, and the first line does not; if it separates "
+                            f"columns, set 'separator' and remove what stands above them, else set 'layout' to "
+                            f"adjacency")
 
 
 def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:

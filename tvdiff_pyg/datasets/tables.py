@@ -6,6 +6,7 @@ import io
 import math
 import re
 from datetime import date, datetime, timezone
+from itertools import islice
 from numbers import Integral
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +23,7 @@ _USER_NAMES = frozenset('user userid uid username customer customerid reviewer r
 _ITEM_NAMES = frozenset('item itemid iid movie movieid product productid asin parentasin article articleid book bookid '
                         'isbn artist artistid track trackid song songid business businessid venueid poiid'.split())
 _RATING_NAMES = frozenset('rating ratings score stars overall'.split())
+_FIRST_ROWS = 10
 _INTEGER = re.compile(r'[-+]?[0-9]{1,4000}')
 
 
@@ -142,7 +144,7 @@ class TextTable(Table):
 
     def __init__(self, path: Path, text: str, separator: str) -> None:
         self.where = str(path)
-        self.text = text
+        self.text = _without_blanks(text, separator)
         self.separator = separator
 
     def rows(self) -> Iterator[List[str]]:
@@ -158,6 +160,13 @@ class TextTable(Table):
         except csv.Error as error:
             raise DataError(f'{self.where}, line {reader.line_num}: {error}; '
                             f'check the quotes and the separator ({self.separator!r})') from error
+
+    def first_widths(self) -> Dict[int, int]:
+        """Return the number of columns of each of the first rows, by line; of none where the quotes are wrong."""
+        try:
+            return {line: len(row) for line, row in islice(self.numbered_rows(), _FIRST_ROWS)}
+        except DataError:
+            return {}
 
     def set_header(self, header: Optional[bool], user_column: Optional[Column], item_column: Optional[Column],
                    *more_columns: Optional[Column]) -> None:
@@ -314,6 +323,17 @@ def _names_numbers(first: List[str], second: List[str], *columns: Optional[Colum
         return False
     return all(DIGITS.fullmatch(second[position]) and not re.fullmatch(r'[-+]?[0-9.]*', first[position].strip())
                for position in positions if isinstance(position, int) and position < len(first))
+
+
+def _without_blanks(text: str, separator: str) -> str:
+    """Return text without the blanks after fields, but in quotes; the reader drops those before them."""
+    if separator == ' ' or not any(f' {end}' in text for end in (separator, '\n', '\r')) and text[-1] != ' ':
+        return text
+    mark = re.escape(separator)
+    blanks = rf' (?<!  ) *(?={mark}|[\r\n]|\Z)'  # from the first of a run: from each would take its square
+    if '"' not in text:
+        return re.sub(blanks, '', text)
+    return re.sub(rf'((?:\A|[\r\n]|{mark}) *"[^"]*(?:""[^"]*)*")|{blanks}', r'\1', text)
 
 
 def _listing(names: Sequence[str]) -> str:

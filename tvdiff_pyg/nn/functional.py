@@ -1,12 +1,14 @@
 """Products with sparse operands, and the free energy's parts, without an array over users and items (SPEC 7).
 
-Every function has its gradient written by hand, because autograd's own would gather ``nnz x d`` rows. All sparse work
+Every function has its gradient written by hand, because autograd's own would gather ``nnz x d`` rows. Under autocast
+they compute in float32. All sparse work
 goes through two primitives: :func:`torch.nn.functional.embedding_bag`, which sums weighted rows of a table without
 storing them, and :func:`torch.sparse.sampled_addmm`, which computes single entries of a dense product.
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Tuple
+from functools import wraps
+from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,9 @@ from torch import Tensor
 from torch_geometric.utils import cumsum
 
 from tvdiff_pyg.utils import csr_tensor
+
+Function = TypeVar('Function', bound=Callable[..., Any])
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Entries(NamedTuple):
@@ -58,6 +63,8 @@ class Entries(NamedTuple):
 
     def sampled_dot(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the inner products ``<left[row], right[col]>``, ``[nnz]``: 2 nnz d flops."""
+        if left.dtype in _HALF:  # torch has no kernel for it
+            return self.sampled_dot(left.float(), right.float()).to(left.dtype)
         pattern = csr_tensor(self.rowptr, self.col, left.new_zeros(self.col.numel()), (left.size(0), right.size(0)))
         return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
 
@@ -76,6 +83,26 @@ class EnergySample(NamedTuple):
     sketch: Optional[Tensor] = None
 
 
+def _without_autocast(function: Function) -> Function:
+    """Switch autocast off in a function and give it float32 for half precision: torch's sparse kernels are not cast."""
+    @wraps(function)
+    def switched(*arguments: Any, **options: Any) -> Any:
+        device = next(value.device.type for value in (*arguments, *options.values()) if isinstance(value, Tensor))
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return function(*arguments, **options)
+        with torch.autocast(device, enabled=False):
+            return function(*map(_single, arguments), **{name: _single(value) for name, value in options.items()})
+
+    return switched  # type: ignore[return-value]
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, EnergySample):
+        return EnergySample(*map(_single, value))
+    return value.float() if isinstance(value, Tensor) and value.dtype in _HALF else value
+
+
+@_without_autocast
 def sparse_matmul(entries: Entries, value: Tensor, table: Tensor, sparse_grad: bool = False) -> Tensor:
     """Return a sparse matrix times ``table``, differentiable in the table.
 
@@ -88,11 +115,13 @@ def sparse_matmul(entries: Entries, value: Tensor, table: Tensor, sparse_grad: b
     return _SparseMatmul.apply(entries, value, table, sparse_grad)
 
 
+@_without_autocast
 def sampled_dot(pairs: Entries, left: Tensor, right: Tensor) -> Tensor:
     """Return ``<left[row], right[col]>`` of every pair, ``[nnz]``, differentiable in both tables."""
     return _SampledDot.apply(pairs, left, right)
 
 
+@_without_autocast
 def noisy_matmul(entries: Entries, value: Tensor, mixing: Tensor, probes: Tensor, table: Tensor,
                  index: Optional[Tensor] = None) -> Tensor:
     """Return ``(S + mixing @ probes) @ table``, with sparse ``S``, differentiable in the table.
@@ -111,6 +140,7 @@ def noisy_matmul(entries: Entries, value: Tensor, mixing: Tensor, probes: Tensor
     return _NoisyMatmul.apply(entries, value, mixing, probes, table, index)
 
 
+@_without_autocast
 def energy_and_scores(code: Tensor, items: Tensor, observed: Entries, pairs: Entries,
                       sample: Optional[EnergySample] = None) -> Tuple[Tensor, Tensor]:
     r"""Return squared errors over all items and the scores of a few pairs (SPEC 7c, 7d).
@@ -135,6 +165,9 @@ def energy_and_scores(code: Tensor, items: Tensor, observed: Entries, pairs: Ent
     Returns:
         The sums ``[B]``, not divided by N, and the scores ``[Q]`` in the order of ``pairs``.
 
+    Raises:
+        ValueError: a second derivative (``create_graph``) with a ``sample``.
+
     Cost, forward and backward together: 4 N d^2 for the Gram matrix and its gradient, 4 B d^2, and 2 d flops for each
     entry and pass. Where B < 2 d / 3, the batch's scores of all items are cheaper, 6 B N d, as on the dense path; they
     are then fewer than the entries of H. With a sample, 4 Q d^2 instead of 4 N d^2, and with a
@@ -152,6 +185,7 @@ def _bag(index: Tensor, pointer: Tensor, value: Optional[Tensor], table: Tensor)
 
 
 def _row_sparse(index: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    """Return rows ``[n, d]`` at ascending indices ``[n]`` as a sparse tensor."""
     return torch.sparse_coo_tensor(index.unsqueeze(0), rows, (num_rows, rows.size(1)), check_invariants=False,
                                    is_coalesced=True)
 
@@ -164,6 +198,7 @@ class _SparseMatmul(torch.autograd.Function):
         return entries.matmul(value, table)
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, grad: Tensor) -> Tuple[None, None, Tensor, None]:
         value, = ctx.saved_tensors
         product = ctx.entries.t_matmul_rows if ctx.sparse_grad else ctx.entries.t_matmul
@@ -178,6 +213,7 @@ class _SampledDot(torch.autograd.Function):
         return pairs.sampled_dot(left, right)
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, grad: Tensor) -> Tuple[None, Tensor, Tensor]:
         left, right = ctx.saved_tensors
         grad = grad.contiguous()
@@ -194,14 +230,16 @@ class _NoisyMatmul(torch.autograd.Function):
         return entries.matmul(value, table).addmm_(mixing, noise)
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, grad: Tensor) -> Tuple[None, None, None, None, Tensor, None]:
         value, mixing, probes, index = ctx.saved_tensors
         grad, noise_grad = grad.contiguous(), mixing.t() @ grad
         if index is None:
             return None, None, None, None, ctx.entries.t_matmul(value, grad).addmm_(probes.t(), noise_grad), None
         grad_table = ctx.entries.t_matmul_rows(value, grad)
-        return (None, None, None, None,
-                grad_table + _row_sparse(index, probes.t() @ noise_grad, grad_table.size(0)), None)
+        order = index.argsort()
+        noise_table = _row_sparse(index[order], probes[:, order].t() @ noise_grad, grad_table.size(0))
+        return None, None, None, None, grad_table + noise_table, None
 
 
 class _EnergyAndScores(torch.autograd.Function):
@@ -231,10 +269,15 @@ class _EnergyAndScores(torch.autograd.Function):
         return energy, pairs.sampled_dot(code, items)
 
     @staticmethod
+    @_without_autocast
     def backward(ctx: Any, energy_grad: Tensor,
                  score_grad: Tensor) -> Tuple[Tensor, Tensor, None, None, None]:
         code, items, half_grad, scores, basis, item_part, drawn = ctx.saved_tensors
         observed, pairs, sample = ctx.observed, ctx.pairs, ctx.sample
+        if torch.is_grad_enabled():  # for a second derivative, where what the forward pass saved would be constants
+            if sample is not None:
+                raise ValueError("'sample' must be None for a second derivative")
+            half_grad, scores = code @ (items.t() @ items) - observed.matmul(None, items), None
         twice = 2 * energy_grad.unsqueeze(1)  # [B, 1]
         code_grad = torch.addcmul(pairs.matmul(score_grad, items), half_grad, twice)
         weighted = code * twice
@@ -257,5 +300,7 @@ class _EnergyAndScores(torch.autograd.Function):
 
 def _dominant_subspace(code: Tensor, sketch: Tensor) -> Tensor:
     """Return an orthonormal basis ``[d, r]`` of about the r directions in which the rows of ``code`` are largest."""
+    if code.dtype in _HALF:
+        return _dominant_subspace(code.float(), sketch.float()).to(code.dtype)
     moment = code.t() @ code
     return torch.linalg.qr(moment @ torch.linalg.qr(moment @ sketch).Q).Q

@@ -272,6 +272,8 @@ def create_app(run: Run, limits: Limits = Limits(), hosts: Optional[Collection[s
     async def items(query: Annotated[str, Query(min_length=1, max_length=MAX_ID)],
                     limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 10) -> Response:
         """Search items whose id, title or year hold every word of a query."""
+        if not _folded(query).split() and query not in service.items:
+            raise HTTPException(422, 'query.query: must hold a word, not blanks alone')
         return JSONResponse({'items': await service.scored(partial(service.find, query, limit))})
 
     @app.get('/health', response_model=Health)

@@ -206,6 +206,28 @@ def test_errors():
         TVDiffConv(3, 6)((features(4, 3), None), adj_t)
 
 
+@pytest.mark.parametrize('form', ['sparse', 'prepared'])
+@pytest.mark.parametrize('flow', ['source_to_target', 'target_to_source'])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_a_graph_of_another_number_of_destinations(form, flow):
+    """As torch infers it where the last destinations have no edges."""
+    if (form, flow) == ('sparse', 'target_to_source'):
+        pytest.skip('MessagePassing takes no sparse tensor there')
+    conv, x, turn = TVDiffConv(3, 6, flow=flow), features(5, 3), slice(None, None, 1 if flow[0] == 's' else -1)
+    graph = adjacency().t()[:3].to_sparse_coo() if form == 'sparse' else \
+        conv.prepare(EDGE_INDEX[[0, 1][turn]], size=(5, 3)[turn])
+    expected = conv((x, None)[turn], graph)
+    assert expected.shape == (3, 6)
+    assert torch.equal(conv((x, features(3, 7))[turn], graph, size=(5, 3)[turn]), expected)
+    for size in ((5, 4), (None, 2), (6, 3)):
+        with pytest.raises(ValueError, match="'edge_index' tells of 3 destination|'size' tells of 6 source nodes"):
+            conv((x, None)[turn], graph, size=size[turn])
+    with pytest.raises(ValueError, match="'edge_index' tells of 3 destination nodes, but .* tell of 4: make"):
+        conv((x, features(4, 7))[turn], graph)
+    with pytest.raises(ValueError, match="'edge_index' tells of 3 destination nodes, but .* tell of 5: make"):
+        conv(x, graph)  # one set of nodes
+
+
 def test_correlate_takes_pairs_in_any_order():
     conv = TVDiffConv(4, 3)
     code, items = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
@@ -302,6 +324,32 @@ def test_what_cannot_be_prepared():
     for aggr in ('mean', 'max'):
         with pytest.raises(ValueError, match=f"'aggr' must be sum for a prepared graph, got {aggr}"):
             TVDiffConv(3, 6, aggr=aggr).prepare(EDGE_INDEX, size=SIZE)
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('layout', [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc], ids=str)
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_prepare_takes_sparse_tensors_of_every_layout(normalization, layout):
+    conv, x, weight = TVDiffConv(3, 6, normalization), features(5, 3), torch.tensor([*WEIGHT, 1.0])
+    edges = torch.cat([EDGE_INDEX, torch.tensor([[0], [1]])], 1)  # one twice
+    adj_t = torch.sparse_coo_tensor(edges.flip(0), weight, SIZE[::-1])  # not coalesced
+    if layout != torch.sparse_coo:
+        adj_t = adj_t.to_sparse(layout=layout)
+    torch.testing.assert_close(conv((x, None), conv.prepare(adj_t)), conv((x, None), edges, weight, size=SIZE))
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_prepare_refuses_to_cut_a_gradient(normalization):
+    conv, weight = TVDiffConv(3, 6, normalization), torch.tensor(WEIGHT, requires_grad=True)
+    adj_t = torch.sparse_coo_tensor(EDGE_INDEX.flip(0), weight, SIZE[::-1])
+    for edges in ((EDGE_INDEX, weight, SIZE), (adj_t,), (adj_t.to_sparse_csr(),)):
+        with pytest.raises(ValueError, match="'edge_weight', the values of .* require a gradient.*pass 'edge_index'"):
+            conv.prepare(*edges)
+        with torch.no_grad():
+            assert not conv.prepare(*edges).norm.requires_grad
+    if normalization != 'raw':
+        with pytest.raises(ValueError, match="or 'degree' require a gradient"):
+            conv.prepare(EDGE_INDEX, None, SIZE, (torch.ones(5, requires_grad=True), torch.ones(4)))
 
 
 @pytest.mark.parametrize('edge_index, message', [

@@ -77,6 +77,22 @@ def test_with_the_same_noise_the_engines_are_one(entropy, monkeypatch):
     torch.testing.assert_close(dense_gradients, gradients)
 
 
+@pytest.mark.parametrize('entropy', ['bce', 'bpr'])
+@pytest.mark.parametrize('options', [
+    dict(), dict(hidden_channels=[4, 3]), dict(energy_items=6), dict(energy_items=6, row_gradients=True),
+    dict(energy_items=6, energy_rank=2, normalization='none')], ids=str)
+def test_trains_under_autocast(entropy, options):
+    model = build('factored', entropy, **options).float()
+    expected, gradients = loss_and_gradients(model, batch_of(entropy))
+    with torch.autocast('cpu', torch.bfloat16):
+        terms = model.training_loss(batch_of(entropy), generator())
+    torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-2, atol=0)
+    for parameter, near in zip(model.parameters(), gradients):
+        grad, = torch.autograd.grad(terms.loss, parameter, retain_graph=True)
+        assert grad.dtype == torch.float32
+        assert (grad.to_dense() - near.to_dense()).norm() < 0.05 * near.to_dense().norm()
+
+
 def samples_of_z(engine, dropout, draws=30_000):
     """The input layer's output for one user at one step, many times over."""
     model = build(engine, dropout=dropout).train()

@@ -57,8 +57,9 @@ class TVDiffConv(MessagePassing):
 
     Raises:
         ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong length, an index out
-            of range (checked on the CPU), a number of source nodes other than that of their features, or a number of
-            destination nodes that nothing tells.
+            of range (checked on the CPU), a number of source nodes other than that of their features, a number of
+            destination nodes that nothing tells, or a sparse tensor or a prepared graph of another number of them than
+            ``size`` or their features.
 
     Source: "anisotropic denoiser" of arXiv 2511.20122.
     """
@@ -122,28 +123,31 @@ class TVDiffConv(MessagePassing):
             self.weight.materialize((self.in_channels, self.out_channels), device=x[j].device, dtype=x[j].dtype)
             self.reset_parameters()
         h = self.weight if x[j] is None else x[j] @ self.weight  # [V_src, out]
+        num_source = h.size(0) if size is None or size[j] is None else size[j]
+        if num_source != h.size(0):
+            raise ValueError(f"'size' tells of {num_source} source nodes, but there are features (or, without "
+                             f"features, rows of the weight) for {h.size(0)}")
+        num_destination = None if x[i] is None else x[i].size(0)
+        if size is not None and size[i] is not None:
+            num_destination = size[i]
         if isinstance(edge_index, NormalizedGraph):
             if edge_weight is not None or degree is not None:
                 raise ValueError("'edge_weight' and 'degree' are part of a prepared 'edge_index': give them to prepare")
+            _check_destinations(edge_index.num_destination, num_destination)
             return self.act(edge_index.matmul(h))
 
         sparse = is_sparse(edge_index)
         if sparse:
             if isinstance(edge_index, SparseTensor):
                 edge_index = edge_index.to_torch_sparse_csr_tensor(h.dtype)
-            num_source, num_destination = edge_index.size(1), edge_index.size(0)
-        else:
-            num_source = h.size(0) if size is None or size[j] is None else size[j]
-            if size is not None and size[i] is not None:
-                num_destination = size[i]
-            elif x[i] is not None:
-                num_destination = x[i].size(0)
-            else:
-                raise ValueError("'size' is needed where the destination nodes have no features: pass "
-                                 "size=(num_source, num_destination)")
-        if num_source != h.size(0):
-            raise ValueError(f"'{'edge_index' if sparse else 'size'}' tells of {num_source} source nodes, but there "
-                             f"are features (or, without features, rows of the weight) for {h.size(0)}")
+            if edge_index.size(1) != num_source:
+                raise ValueError(f"'edge_index' tells of {edge_index.size(1)} source nodes, but there are features "
+                                 f"(or, without features, rows of the weight) for {num_source}")
+            _check_destinations(edge_index.size(0), num_destination)
+            num_destination = edge_index.size(0)
+        elif num_destination is None:
+            raise ValueError("'size' is needed where the destination nodes have no features: pass "
+                             "size=(num_source, num_destination)")
         norm = None
         _check_weight(edge_index, edge_weight)
         if sparse:
@@ -172,7 +176,8 @@ class TVDiffConv(MessagePassing):
             degree: as in :meth:`forward`.
 
         Raises:
-            ValueError: what :meth:`forward` raises it for, or an aggregation other than the sum.
+            ValueError: what :meth:`forward` raises it for, an aggregation other than the sum, or weights, values or
+                degrees that require a gradient, which a graph of constants would not give.
         """
         if self.aggr not in ('sum', 'add'):
             raise ValueError(f"'aggr' must be sum for a prepared graph, got {self.aggr}: pass 'edge_index' as it is")
@@ -187,9 +192,13 @@ class TVDiffConv(MessagePassing):
             if edge_weight is None:
                 edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
             edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
-        dtype = edge_index.values().dtype
-        return NormalizedGraph(self._normalized_adj_t(
+        dtype = edge_index.dtype
+        graph = NormalizedGraph(self._normalized_adj_t(
             edge_index, degree, dtype if dtype.is_floating_point else torch.get_default_dtype()))
+        if graph.norm.requires_grad:
+            raise ValueError("'edge_weight', the values of 'edge_index' or 'degree' require a gradient, which a "
+                             "prepared graph does not give: pass 'edge_index' as it is, or detach them")
+        return graph
 
     def correlate(self, code: Tensor, items: Tensor, edge_label_index: Tensor) -> Tensor:
         """Return the cross-correlation ``<code[u], items[i]>`` of given pairs ``[Q]``, differentiable in both.
@@ -266,6 +275,12 @@ def _check_weight(edge_index: Adj, edge_weight: OptTensor) -> None:
     if edge_weight.size() != (edge_index.size(1),):
         raise ValueError(f"'edge_weight' must have shape [{edge_index.size(1)}], one weight an edge; "
                          f"got {list(edge_weight.shape)}")
+
+
+def _check_destinations(rows: int, num_destination: Optional[int]) -> None:
+    if num_destination is not None and rows != num_destination:
+        raise ValueError(f"'edge_index' tells of {rows} destination nodes, but 'size' or their features tell of "
+                         f"{num_destination}: make the sparse tensor, or the prepared graph, with all of them")
 
 
 def _csr(source: Tensor, destination: Tensor, value: Tensor, num_source: int, num_destination: int) -> Tensor:

@@ -80,6 +80,9 @@ def check_conv(make: Callable[[int, int], torch.nn.Module]) -> None:
             raises_value_error(lambda: conv((x, None), edge_index, size=wrong))
         for rows in (4, 6):
             raises_value_error(lambda: conv((normal(rows, 3), None), given['sparse CSR']))
+        for rows in (3, 6):
+            raises_value_error(lambda: conv((x, None), given['sparse CSR'], size=(5, rows)))
+            raises_value_error(lambda: conv((x, normal(rows, 3)), given['sparse CSR']))
     with rule('gradients reach the source features and every weight'):
         named = [('x', x.clone().requires_grad_()), *conv.named_parameters()]
         reach(named, conv((named[0][1], x_dst), edge_index))
