@@ -238,7 +238,8 @@ def _mean(point: Dict[str, Any], name: str) -> Optional[float]:
 def _points(record: Dict[str, Any], axis: str) -> Dict[str, Dict[str, Any]]:
     """Return an axis's points that have runs, and last the recipe where it is none of them."""
     found = record['axes'][axis]
-    points = {name: found[name] for name in AXES[axis] if name in found and found[name]['cells']}
+    points = {name: {**found[name], 'cells': record['base']['cells']} if found[name]['is_base'] else found[name]
+              for name in AXES[axis] if name in found and found[name]['cells']}
     if record['base']['cells'] and not any(point['is_base'] for point in points.values()):
         varied = dict.fromkeys(name for point in AXES[axis].values() for name in point)
         values = ', '.join(str(record['settings'][name]) for name in varied)
@@ -296,7 +297,9 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
     theirs = sorted(known, key=lambda name: -known[name])
     against = {name: difference(cells[ours[0]], cells[name]) for name in points}
     if axis in SWEEPS:
-        yield (f'The best value by {part} is {ours[0]}, number {list(points).index(ours[0]) + 1} of {len(points)}'
+        values = [name for name in AXES[axis] if name in points]  # the recipe's own may be none of them
+        yield (f'The best value by {part} is {ours[0]}'
+               + (f', number {values.index(ours[0]) + 1} of {len(values)}' if ours[0] in values else '')
                + (f' (by test {on_test[0]})' if part != 'test' else '')
                + (f'; the published best, on test, is {theirs[0]}, number {list(known).index(theirs[0]) + 1} of '
                   f'{len(known)}' if theirs else '') + '.')
@@ -344,7 +347,7 @@ def _endings(record: Dict[str, Any], axis: str, points: Dict[str, Any]) -> Itera
     for name, point in points.items():
         for seed, cell in point['cells'].items():
             for what in [*([] if cell['stopped'] == 'patience' else [f"Ended as {cell['stopped']}"]),
-                         *(f'Diagnosed as {diagnosis}' for diagnosis in cell['diagnoses'])]:
+                         *(f'Diagnosed as {diagnosis}' for diagnosis in cell.get('diagnoses', ()))]:
                 found.setdefault(what, []).append(f'{name} (seed {seed})')
     for name in AXES[axis]:
         for seed in record['axes'][axis].get(name, {}).get('diverged', []):
@@ -365,7 +368,8 @@ def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: 
         relative = '' if gain is None else f'{gain[0] / statistics.mean(_values(uniform, "test")):+.1%}, '
         name = f'AR-GSP at gamma {hard}' if axis == 'gamma' else hard
         yield f'Over uniform draws {name} gains {relative}{_said(gain)}, on test.'
-    first, last = ('uniform', hard) if axis == 'sampler' else (list(points)[0], list(points)[-1])
+    values = [name for name in AXES[axis] if name in points]
+    first, last = ('uniform', hard) if axis == 'sampler' else (values[0], values[-1])
     shares = [_mean(points[name], 'false_negatives') if name in points else None for name in (first, last)]
     if None not in shares:
         yield (f"False negatives go from {shares[0]:.3%} ({first}) to {shares[1]:.3%} ({last}) of what is drawn; by "
@@ -430,13 +434,17 @@ def report(results: Path) -> None:
         record = json.loads(file.read_text(encoding='utf-8'))
         selected = 'selected on TEST' if record['protocol'] == 'paper' else 'selected on validation'
         changes = ''.join(f' --set {change}' for change in record['set'])
-        cells = [(seed, cell) for found in record['axes'].values() for point in found.values()
-                 for seed, cell in point['cells'].items()]
-        command = (f"python -m benchmarks.ablation --dataset {record['dataset']} --protocol {record['protocol']}"
-                   f"{changes} --axes {' '.join(axis for axis in AXES if axis in record['axes'])} --seeds "
-                   f"{' '.join(sorted({seed for seed, _ in cells}, key=int))} --data-root DIR --work DIR")
-        machines = sorted({f"{cell['device']}, torch {cell['versions']['torch']}" for _, cell in cells})
-        lines += ['', f"## {record['dataset']}, {record['protocol']}: epochs {selected}", '', f'`{command}`', '',
+        cells = {axis: [(seed, cell) for point in record['axes'][axis].values()
+                        for seed, cell in point['cells'].items()] for axis in AXES if axis in record['axes']}
+        by_seeds: Dict[str, List[str]] = {}
+        for axis, found in cells.items():
+            by_seeds.setdefault(' '.join(sorted({seed for seed, _ in found}, key=int)), []).append(axis)
+        commands = [f"`python -m benchmarks.ablation --dataset {record['dataset']} --protocol {record['protocol']}"
+                    f"{changes} --axes {' '.join(axes)} --seeds {seeds} --data-root DIR --work DIR`"
+                    for seeds, axes in by_seeds.items()]
+        machines = sorted({f"{cell['device']}, torch {cell['versions']['torch']}"
+                           for found in cells.values() for _, cell in found})
+        lines += ['', f"## {record['dataset']}, {record['protocol']}: epochs {selected}", '', *commands, '',
                   f"{'; '.join(machines)}.", '',
                   f'![{file.stem}]({file.stem}.png)']
         for axis in AXES:

@@ -31,7 +31,7 @@ ALPHA, SEEDS = 0.05, 3
 TITLES = {'holdout': 'Hold-out: selected on validation', 'paper': 'Paper protocol: epoch selected on TEST'}
 _NAMES = {'LightGCN': 'lightgcn', 'EASE': 'ease', 'GF-CF': 'gf-cf', 'ItemCF': 'item-knn'}  # in its list of peers
 Cell = Dict[str, Any]
-Compared = Dict[str, Tuple[float, float]]  # model -> relative difference to TV-Diff, p-value
+Compared = Dict[str, Tuple[float, Optional[float]]]  # model -> relative difference to TV-Diff, p-value if tested
 
 
 def published(dataset: str) -> Dict[str, str]:
@@ -74,7 +74,9 @@ def _figure(cells: List[Cell], metric: str) -> str:
 
 
 def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Compared:
-    """Return each model's relative difference to TV-Diff and its p-value, corrected for the number of models.
+    """Return each model's relative difference to TV-Diff and its p-value, corrected for the number of models tested.
+
+    Where a cell of either has not converged there is no p-value: it would be of budgets.
 
     Raises:
         ValueError: cells of different splits, or a model's cells are of different settings.
@@ -89,9 +91,10 @@ def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Compared:
         return {}
     ours = per_user(found[OURS], metric)
     others = [model for model in found if model != OURS]
-    values = [per_user(found[model], metric) for model in others]
-    p = holm([paired_test(value, ours) for value in values])
-    return {model: (value.mean() / ours.mean() - 1, p_value) for model, value, p_value in zip(others, values, p)}
+    values = {model: per_user(found[model], metric) for model in others}
+    tested = [model for model in others if all(cell['converged'] for cell in [*found[model], *found[OURS]])]
+    p = dict(zip(tested, holm([paired_test(values[model], ours) for model in tested])))
+    return {model: (value.mean() / ours.mean() - 1, p.get(model)) for model, value in values.items()}
 
 
 def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str:
@@ -103,7 +106,7 @@ def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str
     late = [model for model in found if not all(cell['converged'] for cell in found[model])]
     few = [f'{model} {len(cells)}' for model, cells in found.items() if model in SEEDED and len(cells) < SEEDS]
     level = [f'{model} ({difference:+.1%}, p = {p:.2g})' for model, (difference, p) in compared[METRICS[1]].items()
-             if difference <= 0 and p >= ALPHA]
+             if difference <= 0 and p is not None and p >= ALPHA]
     more = ''.join((f' By NDCG@20 {beaten_by_ndcg}.' if beaten_by_ndcg else '',
                     f" By NDCG@20 level with {', '.join(level)}." if level else '',
                     f" Fewer than {SEEDS} seeds: {', '.join(few)}." if few else '',
@@ -114,18 +117,21 @@ def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str
     if len(found) == 1:
         return 'TV-Diff alone has been run.'
     runner, (difference, p) = max(compared[METRICS[0]].items(), key=lambda item: item[1][0])
-    if p >= ALPHA:
+    if p is not None and p >= ALPHA:
         return f'TV-Diff and {runner} are level: {difference:+.1%} Recall@20, not significant.{more}'
     return (f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
-            f"(significant over users).{more}")
+            f"({_significance(p)}).{more}")
+
+
+def _significance(p: Optional[float]) -> str:
+    return 'not tested' if p is None else f"{'' if p < ALPHA else 'not '}significant over users"
 
 
 def _beaten(compared: Compared) -> str:
     """Return which models are above TV-Diff, the best first, or nothing."""
     better = sorted(((difference, model, p) for model, (difference, p) in compared.items() if difference > 0),
-                    reverse=True)
-    names = ', '.join(f"{'the simple ' if model in SIMPLE else ''}{model} ({difference:+.1%}, "
-                      f"{'significant' if p < ALPHA else 'not significant'} over users)"
+                    key=lambda row: row[:2], reverse=True)
+    names = ', '.join(f"{'the simple ' if model in SIMPLE else ''}{model} ({difference:+.1%}, {_significance(p)})"
                       for difference, model, p in better)
     return f'it is beaten by {names}' if names else ''
 
@@ -162,11 +168,11 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
             lines.append(f'| {model} | | | | | | | | {command(dataset, model, protocol)} | | | |{other}')
             continue
         cells, figures = found[model], ''
-        late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'  # tested, it would be of budgets
+        late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'
         for metric in METRICS:
-            by, p = compared[metric].get(model, (None, 1.0))
+            by, p = compared[metric].get(model, (None, None))
             figures += f"{_figure(cells, metric)} | {'' if by is None else f'{by:+.1%}'} | " + (
-                '' if by is None or late else f'{p:.2g}' if p > 1e-99 else '< 1e-99') + ' | '
+                '' if p is None else f'{p:.2g}' if p > 1e-99 else '< 1e-99') + ' | '
         users = per_user(cells[:1], METRICS[0]).size
         lines.append(
             f"| {model} | {figures}{len(cells)} | {cells[0]['chosen']}{late} | "

@@ -85,12 +85,12 @@ def test_columns_that_were_not_watched_are_not_missed():
     assert names(rows) == ['over-fitting']
 
 
-@pytest.mark.parametrize('similarity, expected', [(0.96, []), (0.98, ['scores alike'])])
+@pytest.mark.parametrize('similarity, expected', [(0.96, []), (math.nan, []), (0.98, ['scores alike'])])
 def test_scores_alike(similarity, expected):
     assert names(history(similarity=lambda e: similarity)) == expected
 
 
-@pytest.mark.parametrize('uniformity, expected', [(0.96, []), (0.98, ['near-uniform scores'])])
+@pytest.mark.parametrize('uniformity, expected', [(0.96, []), (math.nan, []), (0.98, ['near-uniform scores'])])
 def test_near_uniform_scores(uniformity, expected):
     assert names(history(uniformity=lambda e: uniformity)) == expected
 

@@ -166,7 +166,7 @@ def _recall_collapse(history: History, metric: str, temperature: float, settings
 
 def _scores_alike(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     similarity = history[-1].get('similarity', 0.0)
-    if similarity < ALIKE:
+    if not similarity >= ALIKE:
         return None
     return Diagnosis('scores alike', f"the scores of two users have a cosine of {similarity:.3f} in the mean",
                      'over-smoothing by more than one hop, or weights that have hardly moved: one list for all',
@@ -175,7 +175,7 @@ def _scores_alike(history: History, metric: str, temperature: float, settings: S
 
 def _near_uniform(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     uniformity = history[-1].get('uniformity', 0.0)
-    if uniformity < UNIFORM:
+    if not uniformity >= UNIFORM:
         return None
     return Diagnosis('near-uniform scores', f"a row's entropy is {uniformity:.1%} of the largest there can be",
                      'weights that have hardly moved: the scores do not tell items apart',

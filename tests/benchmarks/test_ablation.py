@@ -183,7 +183,7 @@ def test_how_runs_ended_is_said_and_the_recipe_is_a_candidate() -> None:
     record['axes']['noise_scale']['1e-3'] = {'cells': {}, 'diverged': [0, 2], 'is_base': False, 'settings': {}}
     record['base']['cells'] = {'0': _cell(SURE + 0.125, 0.4)}
     said = list(ablation.conclusions(record, 'noise_scale'))
-    assert said[0].startswith('The best value by validation is the recipe (0.0001), number 3 of 3 (')
+    assert said[0].startswith('The best value by validation is the recipe (0.0001) (by test')
     assert said[-5:] == [
         'Ended as max_epochs: 1e-5 (seed 0).', 'Diagnosed as oscillation: 1e-5 (seed 0), 1e-2 (seed 0).',
         'Ended as diverged: 1e-2 (seed 0).', 'Diagnosed as divergence: 1e-2 (seed 0).',

@@ -237,6 +237,9 @@ def test_what_ran_out_of_time_is_not_tested_and_missing_seeds_have_their_command
         cells[0]['metrics'].update({'users': 400, 'items': 9, 'pairs': {'train': 5, 'validation': 1, 'test': 1},
                                     'train_s': 1.0, 'test_s': 1.0, 'peak_rss_mb': 1.0})
     found['lightgcn'][0].update(converged=False, seed=1)
+    assert report.compare(found)['lightgcn'][1] is None and report.compare(found)['ease'][1] is not None
+    said = _headline({model: found[model] for model in ('tv-diff', 'lightgcn')})
+    assert 'next is lightgcn at -34.' in said and ' Recall@20 (not tested). ' in said
     monkeypatch.setattr(report, 'read_all', lambda *_: found)
     _, lines = report.table(tmp_path, 'lastfm', 'holdout')
     row, = (line for line in lines if line.startswith('| lightgcn |'))

@@ -85,6 +85,7 @@ def test_read_keeps_quoted_ids_exactly(write: Write) -> None:
     ('userId,itemId,rating\n1,2,\n', {'min_rating': 4}, "line 2: '' is not a rating"),
     ('userId,itemId,rating\n1,2,3\n', {'min_rating': 4}, 'no interactions with a rating of at least 4'),
     ('user,item\n', {}, 'data.txt: no interactions'),
+    ('1\t2\t"Heroes" album, live\n3\t4\tLow, live\n', {}, r"line 1: .*check the quotes and the separator \('\\t'\)"),
     ('user,item\n"1,2\n', {}, r"line 2: unexpected end of data; check the quotes and the separator \(','\)"),
 ])
 def test_bad_files(write: Write, content: Any, options: dict[str, Any], message: str) -> None:
@@ -101,6 +102,7 @@ def test_bad_files(write: Write, content: Any, options: dict[str, Any], message:
     ('user\titem\ttitle\nu1\ti1\ta, b, c, d\nu2\ti2\te, f, g, h\n', 'u1:i1 u2:i2'),
     ('u1\ti1,x,y\nu2\ti2,x,y\n', 'u1:i1,x,y u2:i2,x,y'),  # a tab stands in no text
     ('u1,i1,a|b\nu2,i2,c|d\n', 'u1:i1 u2:i2'),
+    ('u1,i1,a|b|c|d\nu2,i2,e|f|g|h\n', 'u1:i1 u2:i2'),  # a list of fixed length
     ('u1,a;b\nu2,c;d\n', 'u1:a;b u2:c;d'),
     ('"17,1";99\n"18,2";98\n', '17,1:99 18,2:98'),
     ('1|Toy, a story|x\n2|Plain|y\n', '1:Toy,_a_story 2:Plain'),

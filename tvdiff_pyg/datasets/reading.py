@@ -202,6 +202,8 @@ def _guess_separator(path: Path, text: str, first_line: str, marks: List[str]) -
     """Return the one of the marks of the first line that separates columns; a blank where there are none."""
     widths = {mark: TextTable(path, text, mark).first_widths() for mark in marks}
     first = {mark: next(iter(rows.values()), 0) for mark, rows in widths.items()}
+    if '\t' in marks and not widths['\t']:
+        return '\t'  # what is wrong with its quotes is told by who reads the table
     fitting = [mark for mark, rows in widths.items() if rows and 1 < min(rows.values()) and
                max(rows.values()) == first[mark]]
     if not fitting:
@@ -215,8 +217,7 @@ def _guess_separator(path: Path, text: str, first_line: str, marks: List[str]) -
         return fitting[0]
     if any(min(widths[mark].values()) < first[mark] for mark in fitting):
         raise DataError(f"{path}: columns may be separated by {' or '.join(map(repr, fitting))}; set 'separator'")
-    # Commas are decimal, and stand in titles: most columns, then what comes first.
-    return max(fitting, key=lambda mark: (first[mark], -first_line.index(mark)))
+    return min(fitting, key=first_line.index)  # others stand in a later field: decimal commas, lists, titles
 
 
 def _check_no_table(path: Path, text: str) -> None:

@@ -56,7 +56,7 @@ class ThermodynamicsWatcher(EpochWatcher):
             some = self.users[::-(-self.users.numel() // SIMILAR_USERS)].to(device)
             unit = torch.nn.functional.normalize(scorer(some).double(), dim=1)
         number = unit.size(0)
-        similarity = (unit.sum(0).square().sum() - number) / (number * (number - 1))
+        similarity = (unit.sum(0).square().sum() - unit.square().sum()) / (number * (number - 1)) if number > 1 else 0
         return {'delta_energy': float(seen.delta_energy.mean()), 'delta_entropy': float(seen.delta_entropy.mean()),
                 'uniformity': float(seen.entropy.mean() / largest), 'similarity': float(similarity)}
 

@@ -216,7 +216,7 @@ class TVDiffConv(MessagePassing):
         return h_j if norm is None else norm.unsqueeze(-1) * h_j
 
     def message_and_aggregate(self, adj_t: Adj, h: Tensor) -> Tensor:
-        if adj_t.requires_grad or self.aggr != 'sum' or h.device.type != 'cpu':
+        if adj_t.requires_grad or self.aggr not in ('sum', 'add') or h.device.type != 'cpu':
             return spmm(adj_t, h, reduce=self.aggr)
         return NormalizedGraph(adj_t).matmul(h)
 
@@ -231,7 +231,7 @@ class TVDiffConv(MessagePassing):
         seen = self.explain or self._message_forward_pre_hooks or self._message_forward_hooks or \
             self._aggregate_forward_pre_hooks or self._aggregate_forward_hooks or \
             self._propagate_forward_pre_hooks or self._propagate_forward_hooks
-        return (type(self) is TVDiffConv and self.aggr == 'sum' and not seen
+        return (type(self) is TVDiffConv and self.aggr in ('sum', 'add') and not seen
                 and not (norm is not None and norm.requires_grad))
 
     def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
