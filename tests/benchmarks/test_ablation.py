@@ -193,6 +193,14 @@ def test_how_runs_ended_is_said_and_the_recipe_is_a_candidate() -> None:
     assert any(line.startswith('| 1e-3 | diverged |') for line in page)
 
 
+def test_the_recipe_has_all_its_seeds_on_every_axis() -> None:
+    record = _record('temperature', **{'1': _cell(SURE), '5': _cell(SURE)})
+    record['axes']['temperature']['5']['is_base'] = True
+    record['base']['cells'] = {'0': _cell(SURE), '1': _cell(SURE + 0.125)}
+    row, = (line for line in ablation.table(record, 'temperature') if line.startswith('| 5 |'))
+    assert f'{SURE.mean() + 0.0625:.4f} ±' in row and '| 2 |' in row
+
+
 def test_harder_negatives_are_set_against_uniform_ones() -> None:
     shares = {'false_negatives_by_chance': 0.001}
     record = _record('sampler', uniform=_cell(SURE, 0.3, false_negatives=0.001, **shares), **{
