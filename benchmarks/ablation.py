@@ -393,7 +393,7 @@ def draw(record: Dict[str, Any], path: Path) -> None:
         panel.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0, fontsize='small')
         panel.set_title(axis)
     for panel, axis in zip(panels, axes):
-        found, names = record['axes'][axis], list(AXES[axis])
+        found, names = _points(record, axis), list(AXES[axis])
         for part, style in (('test', 'o-'), ('validation', 's--')):
             values = {number: _values(found[name], part) for number, name in enumerate(names)
                       if name in found and _values(found[name], part)}
@@ -406,7 +406,7 @@ def draw(record: Dict[str, Any], path: Path) -> None:
             panel.plot(*zip(*known), 'x:', color='grey', label='published (on test)')
         panel.set_ylabel('Recall@20')
     for panel, axis in zip(panels[len(axes):], measured):
-        found = record['axes'][axis]
+        found = _points(record, axis)
         for label, key, style in (('drawn', 'false_negatives', 'o-'), ('by chance', 'false_negatives_by_chance', ':')):
             shares = [(number, share) for number, name in enumerate(AXES[axis]) if name in found
                       and (share := _mean(found[name], key)) is not None]

@@ -73,6 +73,10 @@ def _figure(cells: List[Cell], metric: str) -> str:
     return spread([cell['metrics']['test'][metric] for cell in cells])
 
 
+def _converged(cells: List[Cell]) -> bool:
+    return all(cell['converged'] for cell in cells)
+
+
 def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Compared:
     """Return each model's relative difference to TV-Diff and its p-value, corrected for the number of models tested.
 
@@ -92,7 +96,7 @@ def compare(found: Dict[str, List[Cell]], metric: str = METRICS[0]) -> Compared:
     ours = per_user(found[OURS], metric)
     others = [model for model in found if model != OURS]
     values = {model: per_user(found[model], metric) for model in others}
-    tested = [model for model in others if all(cell['converged'] for cell in [*found[model], *found[OURS]])]
+    tested = [model for model in others if _converged([*found[model], *found[OURS]])]
     p = dict(zip(tested, holm([paired_test(values[model], ours) for model in tested])))
     return {model: (value.mean() / ours.mean() - 1, p.get(model)) for model, value in values.items()}
 
@@ -103,7 +107,7 @@ def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str
         return f'Best so far: {best_of(found)}; TV-Diff has not been run.'
     beaten, beaten_by_ndcg = (_beaten(compared[metric]) for metric in METRICS)
     missing = [model for model in MODELS if model not in found]
-    late = [model for model in found if not all(cell['converged'] for cell in found[model])]
+    late = [model for model in found if not _converged(found[model])]
     few = [f'{model} {len(cells)}' for model, cells in found.items() if model in SEEDED and len(cells) < SEEDS]
     level = [f'{model} ({difference:+.1%}, p = {p:.2g})' for model, (difference, p) in compared[METRICS[1]].items()
              if difference <= 0 and p is not None and p >= ALPHA]
@@ -168,7 +172,7 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
             lines.append(f'| {model} | | | | | | | | {command(dataset, model, protocol)} | | | |{other}')
             continue
         cells, figures = found[model], ''
-        late = '' if all(cell['converged'] for cell in cells) else ', NOT CONVERGED'
+        late = '' if _converged(cells) else ', NOT CONVERGED'
         for metric in METRICS:
             by, p = compared[metric].get(model, (None, None))
             figures += f"{_figure(cells, metric)} | {'' if by is None else f'{by:+.1%}'} | " + (
@@ -271,7 +275,7 @@ def summary(results: Path) -> List[str]:
         for dataset, found in cells.items():
             own = found.get(model, [])
             figure = _figure(own, METRICS[0]) if own else ''
-            late = '' if all(cell['converged'] for cell in own) else ' *'
+            late = '' if _converged(own) else ' *'
             row.append(f"{f'**{figure}**' if model == best[dataset] else figure}{late}")
         lines.append(f"| {model} | {' | '.join(row)} |")
     return lines

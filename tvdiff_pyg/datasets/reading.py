@@ -15,6 +15,7 @@ from tvdiff_pyg.datasets.tables import Column, FrameTable, ParquetTable, TextTab
 LAYOUTS = ('auto', 'table', 'adjacency', 'pairs')
 _PARQUET = b'PAR1'
 _SEPARATORS = '\t,;|'
+_HEAD = 2 ** 20  # characters, of which the first rows are a small part
 
 
 def read_interactions(path: PathLike, **options: Any) -> TextPairs:
@@ -200,7 +201,8 @@ def _read_text(path: Path) -> str:
 
 def _guess_separator(path: Path, text: str, first_line: str, marks: List[str]) -> str:
     """Return the one of the marks of the first line that separates columns; a blank where there are none."""
-    widths = {mark: TextTable(path, text, mark).first_widths() for mark in marks}
+    head = text[:text.rfind('\n', 0, _HEAD) + 1] if len(text) > _HEAD else text
+    widths = {mark: TextTable(path, head or text, mark).first_widths() for mark in marks}
     first = {mark: next(iter(rows.values()), 0) for mark, rows in widths.items()}
     if '\t' in marks and not widths['\t']:
         return '\t'  # what is wrong with its quotes is told by who reads the table
@@ -222,12 +224,12 @@ def _guess_separator(path: Path, text: str, first_line: str, marks: List[str]) -
 
 def _check_no_table(path: Path, text: str) -> None:
     """Refuse what was taken for adjacency by its first line, and is a table below it."""
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        mark = next((mark for mark in _SEPARATORS if mark in line), None)
-        if mark is not None:
-            raise DataError(f"{path}, line {number}: holds {mark!r}, and the first line does not; if it separates "
-                            f"columns, set 'separator' and remove what stands above them, else set 'layout' to "
-                            f"adjacency")
+    position = min((text.index(mark) for mark in _SEPARATORS if mark in text), default=None)
+    if position is not None:
+        number = sum(1 for _ in io.StringIO(text[:position + 1], newline=None))
+        raise DataError(f"{path}, line {number}: holds {text[position]!r}, and the first line does not; if it "
+                        f"separates columns, set 'separator' and remove what stands above them, else set 'layout' to "
+                        f"adjacency")
 
 
 def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:

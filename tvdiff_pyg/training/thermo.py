@@ -23,11 +23,11 @@ def distinct_names(folders: Sequence[Union[str, Path]]) -> List[str]:
     return names
 
 
-def run_label(run: Run, taken: Container[str]) -> str:
+def run_label(run: Run, taken: Container[str], ending: str = '') -> str:
     """Return a short name of a run that tells it from those before."""
     about = f"{run.metrics['model']}, {run.metrics['dataset']}"
-    label = f'{about}, {run.folder.name}'
-    return f'{about}, {run.folder}' if label in taken else label
+    label = f'{about}, {run.folder.name}{ending}'
+    return f'{about}, {run.folder}{ending}' if label in taken else label
 
 
 def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool = False,
@@ -50,8 +50,6 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
     rows: List[Dict[str, Any]] = []
     seen: Dict[str, Thermodynamics] = {}
     paths: Dict[str, Any] = {}
-    labels: List[str] = []
-    ending = ' (as published)' if published else ''
     users = io.StringIO()
     writer = csv.writer(users, lineterminator='\n')
     writer.writerow(COLUMNS)
@@ -64,8 +62,7 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
                      'seed': run.metrics['seed'], 'users': size,
                      'sampled': value.users.numel() if value.users.numel() < size else None,
                      'definition': 'published' if published else 'ours', **value.total()})
-        label = run_label(run, labels) + ending
-        labels.append(label.removesuffix(ending))
+        label = run_label(run, seen, ' (as published)' if published else '')
         seen[label] = value
         paths[label] = [] if published else run.history()  # what is logged is by our definition
         ids = run.split.data.user_id
