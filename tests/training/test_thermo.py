@@ -63,13 +63,14 @@ def test_figures_show_what_they_say() -> None:
 
 def test_the_table_and_the_paths(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {'run': 'r', 'model': 'm', 'dataset': 'd', 'users': 4, 'sampled': None, 'delta_energy': -10.0,
-           'delta_entropy': 6.0, 'definition': 'ours', 'protocol': 'paper', 'pairs': 9}
+           'delta_entropy': 6.0, 'definition': 'ours', 'protocol': 'paper', 'pairs': 9,
+           'split_checksum': 'abcdefghij'}
     cells = describe_thermodynamics([row]).splitlines()[1].split()
     *_, definition, other = describe_thermodynamics([{**row, 'definition': 'published'}, {
-        **row, 'protocol': 'holdout', 'pairs': 8}]).splitlines()
+        **row, 'split_checksum': 'klmnopqrst'}]).splitlines()
     assert definition == "Model minus data, by the definitions of the paper's plots."
-    assert other == ('These runs are of different data (d, holdout, 8 pairs; d, paper, 9 pairs): their totals cannot '
-                     'be compared.')
+    assert other == ('These runs are of different data (d, paper, 9 pairs, split abcdefgh; d, paper, 9 pairs, '
+                     'split klmnopqr): their totals cannot be compared.')
     assert cells == ['r', 'm', 'd', '4', '-10.0', '6.0', '-2.50', '1.500']
     paths: list = []
     titles: list = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any, Dict, Sequence
 
 from tvdiff_pyg.diagnosis import Diagnosis
+from tvdiff_pyg.training.folder import same_split
 
 
 def describe_item(item: Dict[str, Any]) -> str:
@@ -56,8 +57,8 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
     """Return runs' differences from their data as a table: totals over users, and what one user has.
 
     Args:
-        rows: for each run ``run``, ``model``, ``dataset``, ``protocol``, ``pairs``, ``users``, ``sampled``,
-            ``definition`` and the totals.
+        rows: for each run ``run``, ``model``, ``dataset``, ``protocol``, ``pairs``, ``split_checksum``, ``users``,
+            ``sampled``, ``definition`` and the totals.
     """
     width = max(len('run'), *(len(row['run']) for row in rows))
     lines = [f"{'run':<{width}}  {'model':<10}  {'data set':<16}  {'users':>7}  {'delta U':>20}  "
@@ -75,7 +76,8 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
                  "Model minus data, by our definitions (--published: those of the paper's plots).")
     if any(row['sampled'] for row in rows):
         lines.append('Estimated from a sample of users; ±: standard error.')
-    parts = sorted({f"{row['dataset']}, {row['protocol']}, {row['pairs']:,} pairs" for row in rows})
-    if len(parts) > 1:
+    if not same_split(rows):
+        parts = sorted({f"{row['dataset']}, {row['protocol']}, {row['pairs']:,} pairs, split "
+                        f"{row['split_checksum'][:8]}" for row in rows})
         lines.append(f"These runs are of different data ({'; '.join(parts)}): their totals cannot be compared.")
     return '\n'.join(lines)

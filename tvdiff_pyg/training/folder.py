@@ -4,7 +4,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 import yaml
 
@@ -48,6 +48,15 @@ class Settings:
     def to_dict(self) -> Dict[str, Any]:
         """Return nested plain values."""
         return {'protocol': self.protocol, 'seed': self.seed, 'data_root': self.data_root, **self.recipe.to_dict()}
+
+
+def same_split(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether runs can be compared: whether they were trained and measured on the same parts of the same data.
+
+    Args:
+        rows: for each run its ``split_checksum`` and ``protocol``, as in ``metrics.json``.
+    """
+    return len({(row['split_checksum'], row['protocol']) for row in rows}) == 1
 
 
 def read_settings(folder: Path) -> Settings:

@@ -10,6 +10,7 @@ import torch
 
 from tvdiff_pyg.distributed import launched, nodes_and_devices
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
+from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.nn.models.gf_cf import DENSE
 from tvdiff_pyg.nn.models.tvdiff import NUM_PROBES
 from tvdiff_pyg.retrieval import BLOCK_SIZE
@@ -49,7 +50,7 @@ def training_bytes(recipe: Recipe, interactions: InteractionMatrix) -> float:
     base = PROGRAM + 24 * pairs + ranking
     widths = model.hidden_channels if isinstance(model.hidden_channels, list) else [model.hidden_channels or 0]
     by_pairs = model.name in ('lightgcn', 'bpr-mf') or (
-        model.name == 'tv-diff' and recipe.loss.entropy == 'bpr')
+        model.name == 'tv-diff' and ENTROPY_TERMS[recipe.loss.entropy].pairwise)
     batch = min(training.batch_size, pairs if by_pairs else users) / training.num_parts
     average = 0 if training.average is None else 4
     if model.name in ('tv-diff', 'diffrec'):

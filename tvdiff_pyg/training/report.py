@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Sequence, Union
 from tvdiff_pyg import __version__
 from tvdiff_pyg.files import write_text
 from tvdiff_pyg.training.describe import describe_item, describe_run
-from tvdiff_pyg.training.folder import RunError
+from tvdiff_pyg.training.folder import RunError, same_split
 from tvdiff_pyg.training.people import person, sample_people
 from tvdiff_pyg.training.plots import plane_figure, training_figure
 from tvdiff_pyg.training.run import Run
@@ -41,12 +41,12 @@ def write_report(folders: Sequence[Union[str, Path]], out: Path) -> None:
         runs[run_label(run, runs)] = _section(run)
     plane = plane_figure({label: run['thermo'] for label, run in runs.items()},
                          {label: run['history'] for label, run in runs.items()})
-    same = len({(run['metrics']['split_checksum'], run['metrics']['protocol']) for run in runs.values()}) == 1
     template = jinja2.Template((resources.files('tvdiff_pyg') / 'training' / 'report.html').read_text(encoding='utf-8'),
                                autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                undefined=jinja2.StrictUndefined)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, template.render(runs=runs, shown=SHOWN, plane=_image(plane), version=__version__, comparable=same,
+    write_text(out, template.render(runs=runs, shown=SHOWN, plane=_image(plane), version=__version__,
+                                    comparable=same_split(run['metrics'] for run in runs.values()),
                                     describe_item=describe_item))
 
 

@@ -59,6 +59,7 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
         size = value.population
         rows.append({'run': name, 'model': run.metrics['model'], 'dataset': run.metrics['dataset'],
                      'protocol': run.metrics['protocol'], 'pairs': run.metrics['pairs']['train'],
+                     'split_checksum': run.metrics['split_checksum'],
                      'seed': run.metrics['seed'], 'users': size,
                      'sampled': value.users.numel() if value.users.numel() < size else None,
                      'definition': 'published' if published else 'ours', **value.total()})
