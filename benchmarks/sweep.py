@@ -20,13 +20,13 @@ import sys
 import zlib
 from base64 import b64decode, b64encode
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import yaml
 
 from tvdiff_pyg.cli import DIVERGED
-from tvdiff_pyg.files import write_json
+from tvdiff_pyg.files import lock, write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
 from tvdiff_pyg.training.recipe import Recipe, flatten, recipe_path
 
@@ -206,7 +206,7 @@ def table(lines: Sequence[Dict[str, Any]]) -> str:
     return '\n'.join(out)
 
 
-def read_rows(file: Path, recipe: str, protocol: str, names: Sequence[str]) -> Rows:
+def read_rows(file: Path, recipe: str, protocol: str, names: Iterable[str]) -> Rows:
     """Return the rows that a JSON holds, by cell and seed.
 
     Raises:
@@ -239,7 +239,8 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     cells = grid(options.vary)
-    found = read_rows(Path(options.json), options.recipe, options.protocol, list(cells[0])) if options.json else {}
+    file = Path(options.json) if options.json else None
+    found = read_rows(file, options.recipe, options.protocol, cells[0]) if file else {}
     for seed, cell in itertools.product(options.seeds, cells):
         if (json.dumps(cell), seed) not in found:
             try:
@@ -250,11 +251,14 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
                 continue
             del metrics['files']
             found[json.dumps(cell), seed] = {'cell': cell, 'settings': resolve(options.recipe, cell), **metrics}
-            if options.json:
-                rows = list(found.values())
-                write_json(Path(options.json), {
-                    'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
-                    'summary': summary(rows), 'cells': rows})
+            if file:
+                with open(file.with_suffix('.lock'), 'w') as held:
+                    lock(held, wait=True)
+                    found = {**read_rows(file, options.recipe, options.protocol, cell), **found}  # others may add
+                    rows = list(found.values())
+                    write_json(file, {
+                        'recipe': options.recipe, 'protocol': options.protocol, 'selected_on': metrics['selected_on'],
+                        'summary': summary(rows), 'cells': rows})
         row = found[json.dumps(cell), seed]
         print(f"{folder_name(cell, seed)}: test recall@20 {row['test']['recall@20']:.4f} "
               f"ndcg@20 {row['test']['ndcg@20']:.4f}, {row['wall_s']:.0f} s", flush=True)

@@ -80,14 +80,33 @@ def test_cells_are_trained_read_again_and_gone_on_with(tmp_path: Path, capsys: p
         sweep.run_cell('movielens-small', 'holdout', {'model.hidden_channels': '16'}, 1, folder)
 
 
+def _metrics(seed: int) -> Any:
+    part = {'recall@20': 0.5, 'ndcg@20': 0.4}
+    return {'files': {}, 'test': part, 'validation': part, 'seed': seed, 'selected_on': 'validation', 'epoch': 1,
+            'epochs': 2, 'wall_s': 3, 'peak_rss_mb': 4, 'epoch_s': 1, 'device': 'cpu'}
+
+
+def test_two_sweeps_fill_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ['--recipe', 'lastfm', '--out', str(tmp_path), '--json', str(tmp_path / 'a.json'), '--vary']
+
+    def cell(recipe: str, protocol: str, cell: sweep.Cell, seed: int, folder: Path, data_root: Any = None) -> Any:
+        if cell['training.lr'] == '0.1':  # while it trains, another sweep begins and ends
+            sweep.main([*options, 'training.lr=0.2'])
+        return _metrics(seed)
+
+    monkeypatch.setattr(sweep, 'run_cell', cell)
+    assert len(sweep.main([*options, 'training.lr=0.1,0.3'])) == 3
+    written = json.loads((tmp_path / 'a.json').read_text())
+    assert sorted(row['cell']['training.lr'] for row in written['cells']) == ['0.1', '0.2', '0.3']
+    assert len(written['summary']) == 3
+
+
 def test_a_cell_that_diverges_at_once_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     def cell(recipe: str, protocol: str, cell: sweep.Cell, seed: int, folder: Path, data_root: Any = None) -> Any:
         if cell['training.lr'] == '9':
             raise sweep.Diverged(f'{folder.name} diverged')
-        part = {'recall@20': 0.5, 'ndcg@20': 0.4}
-        return {'files': {}, 'test': part, 'validation': part, 'seed': seed, 'selected_on': 'validation', 'epoch': 1,
-                'epochs': 2, 'wall_s': 3, 'peak_rss_mb': 4, 'epoch_s': 1, 'device': 'cpu'}
+        return _metrics(seed)
 
     monkeypatch.setattr(sweep, 'run_cell', cell)
     options = ['--recipe', 'lastfm', '--out', str(tmp_path)]

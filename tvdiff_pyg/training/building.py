@@ -1,6 +1,7 @@
 """What a recipe's settings stand for: its data set, its sampler and its model."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Union
 
@@ -58,6 +59,15 @@ def check_data(data: HeteroData, config: DatasetConfig) -> None:
     if config.name not in (None, data.name):
         raise ValueError(f"'dataset.name' is {config.name}, but 'data' is {data.name}: set 'dataset.name' to None, or "
                          f"omit 'data'")
+    for name, values in data.item_attributes.items():  # may have been set by hand; a run keeps them as JSON
+        if not isinstance(values, list) or len(values) != data['item'].num_nodes:
+            raise ValueError(f"'data.item_attributes' {name} must be a list of {data['item'].num_nodes} values, one an "
+                             f"item in the order of item_id")
+        try:
+            json.dumps(values, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'data.item_attributes' {name} cannot be written as JSON ({error}): hand the values to "
+                             f"tvdiff_pyg.datasets.interaction_data, or convert them") from error
 
 
 def build_sampler(config: SamplerConfig) -> NegativeSampler:
