@@ -86,7 +86,7 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
     """Search a model's settings on validation, or go on, and return the record of the trials.
 
     Raises:
-        RuntimeError: the record is of another search space or other draws.
+        RuntimeError: the record is of another search space, other draws, or another limit of minutes.
     """
     path = results / dataset / model / 'search.json'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +101,9 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
                 dataset, model, trial['number'])) for trial in record['trials']):
         raise RuntimeError(f'{path} is of another search than spaces.py describes: delete it with its cells, or name '
                            f'another --results')
+    if record['minutes_a_trial'] != minutes:
+        raise RuntimeError(f"{path} is of trials of {record['minutes_a_trial']:g} minutes: name these by "
+                           f'--trial-minutes, or another --results')
     wanted = trials if MODELS[model].space else 1
     for number in range(max((trial['number'] for trial in record['trials']), default=-1) + 1, DRAWS * wanted):
         tried = distinct(record)
@@ -112,7 +115,7 @@ def search(dataset: str, model: str, work: Path, results: Path, trials: int, min
         folder = work / dataset / model / f'trial-{number}'
         trial: Dict[str, Any] = {'number': number, 'settings': settings}
         try:
-            metrics = train(folder, dataset, model, 'holdout', 0, settings, record['minutes_a_trial'], data_root)
+            metrics = train(folder, dataset, model, 'holdout', 0, settings, minutes, data_root)
             trial.update({'validation': metrics['validation'][SEARCHED_ON], 'stopped': metrics['stopped'],
                           'epochs': metrics['epochs'], 'train_s': metrics['train_s'], 'wall_s': metrics['wall_s']})
         except Diverged as error:  # in its first epoch
@@ -210,6 +213,8 @@ def main(argv: Any = None) -> List[Path]:
     parser.add_argument('--results', default=str(RESULTS), help='folder of the JSON files')
     parser.add_argument('--search-only', action='store_true')
     options = parser.parse_args(argv)
+    if options.trials < 1:
+        parser.error(f"'--trials' must be at least 1, got {options.trials}")
     protocols: Sequence[str] = ('holdout', 'paper') if options.protocol == 'both' else (options.protocol,)
     files: List[Path] = []
     failed: List[str] = []

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from benchmarks.accuracy import RESULTS, SEEDED
+from benchmarks.accuracy import RESULTS, SEEDED, distinct
 from benchmarks.spaces import DATASETS, MODELS, PUBLISHED
 from benchmarks.sweep import spread, unpack
 from tvdiff_pyg.evaluation import holm, paired_test
@@ -106,24 +106,24 @@ def headline(found: Dict[str, List[Cell]], compared: Dict[str, Compared]) -> str
     if OURS not in found:
         return f'Best so far: {best_of(found)}; TV-Diff has not been run.'
     beaten, beaten_by_ndcg = (_beaten(compared[metric]) for metric in METRICS)
+    level, level_by_ndcg = (_level(compared[metric]) for metric in METRICS)
     missing = [model for model in MODELS if model not in found]
     late = [model for model in found if not _converged(found[model])]
     few = [f'{model} {len(cells)}' for model, cells in found.items() if model in SEEDED and len(cells) < SEEDS]
-    level = [f'{model} ({difference:+.1%}, p = {p:.2g})' for model, (difference, p) in compared[METRICS[1]].items()
-             if difference <= 0 and p is not None and p >= ALPHA]
     more = ''.join((f' By NDCG@20 {beaten_by_ndcg}.' if beaten_by_ndcg else '',
-                    f" By NDCG@20 level with {', '.join(level)}." if level else '',
+                    f' By NDCG@20 level with {level_by_ndcg}.' if level_by_ndcg else '',
                     f" Fewer than {SEEDS} seeds: {', '.join(few)}." if few else '',
                     f" Not converged: {', '.join(late)}." if late else '',
                     f" Not run yet: {', '.join(missing)}." if missing else ''))
     if beaten:
-        return f'**TV-Diff does not win: by Recall@20 {beaten}.**{more}'
+        return (f'**TV-Diff does not win: by Recall@20 {beaten}.**'
+                + (f' By Recall@20 level with {level}.' if level else '') + more)
     if len(found) == 1:
         return 'TV-Diff alone has been run.'
+    if level:
+        return f'TV-Diff is level by Recall@20 with {level}.{more}'
     runner, (difference, p) = max(compared[METRICS[0]].items(), key=lambda item: item[1][0])
-    if p is not None and p >= ALPHA:
-        return f'TV-Diff and {runner} are level: {difference:+.1%} Recall@20, not significant.{more}'
-    return (f"TV-Diff {'leads' if missing else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
+    return (f"TV-Diff {'leads' if missing or late else 'wins'}; next is {runner} at {difference:+.1%} Recall@20 "
             f"({_significance(p)}).{more}")
 
 
@@ -140,6 +140,28 @@ def _beaten(compared: Compared) -> str:
     return f'it is beaten by {names}' if names else ''
 
 
+def _level(compared: Compared) -> str:
+    """Return which models are not above TV-Diff and not told apart from it either, the nearest first, or nothing."""
+    near = sorted(((difference, model, p) for model, (difference, p) in compared.items()
+                   if difference <= 0 and p is not None and p >= ALPHA), reverse=True)
+    return ', '.join(f'{model} ({difference:+.1%}, p = {p:.2g})' for difference, model, p in near)
+
+
+def unequal_budgets(results: Path, dataset: str, found: Dict[str, List[Cell]]) -> List[str]:
+    """Return a warning where the models' settings were searched with other numbers of trials or minutes."""
+    budgets: Dict[str, List[str]] = {}
+    for model in found:
+        path = results / dataset / model / 'search.json'
+        if DATASETS[dataset].searched and MODELS[model].space and path.is_file():
+            record = json.loads(path.read_text(encoding='utf-8'))
+            trials = len(distinct(record))
+            budgets.setdefault(f"{trials} trials of {record['minutes_a_trial']:g} minutes", []).append(model)
+    if len(budgets) < 2:
+        return []
+    return ['', '**Unequal budgets:** ' + '; '.join(
+        f"{budget} for {', '.join(models)}" for budget, models in budgets.items()) + '.']
+
+
 def command(dataset: str, model: str, protocol: str, seeds: str = '0 1 2') -> str:
     """Return the command that would fill an empty cell."""
     seeds = seeds if model in (*SEEDED, 'MODEL') else '0'
@@ -154,7 +176,10 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
     if not found:
         said = f'Not run: {command(dataset, "MODEL", protocol)}.'
         return said, [title, '', said, '']
-    compared = {metric: compare(found, metric) for metric in METRICS}
+    try:
+        compared = {metric: compare(found, metric) for metric in METRICS}
+    except ValueError as error:
+        raise ValueError(f'{results / dataset}, {protocol}: {error}') from error
     said = headline(found, compared)
     theirs = published(dataset) if on_test else {}
     cell = next(iter(found.values()))[0]['metrics']
@@ -188,6 +213,7 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
         seeds = sorted({*range(SEEDS)} - {cell['seed'] for cell in found[model]})
         if model in SEEDED and seeds and DATASETS[dataset].searched:
             lines += ['', f"More seeds: {command(dataset, model, protocol, ' '.join(map(str, seeds)))}"]
+    lines += unequal_budgets(results, dataset, found)
     quality = time_to_quality(found, DATASETS[dataset].budget_minutes)
     return said, lines + ([''] + [quality] if quality else []) + ['']
 
@@ -202,12 +228,13 @@ def time_to_quality(found: Dict[str, List[Cell]], minutes: Optional[float] = Non
 
     Args:
         found: the cells of a data set and protocol.
-        minutes: an equal budget: epochs of either that began later do not count.
+        minutes: an equal budget: epochs of either that began later do not count. Without one, seeds of which either
+            model has not converged do not.
     """
     peers = {cell['seed']: cell for cell in found.get('lightgcn', [])}
     rows = []
     for cell in found.get(OURS, []):
-        if cell['seed'] in peers:
+        if cell['seed'] in peers and (minutes or _converged([cell, peers[cell['seed']]])):
             peer, ours = (_within(_selection(one), minutes) for one in (peers[cell['seed']], cell))
             goal = max(value for _, value in peer)
             rows.append((goal, next(seconds for seconds, value in peer if value == goal),

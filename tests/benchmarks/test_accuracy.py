@@ -112,6 +112,17 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
     monkeypatch.setattr(sweep.subprocess, 'run', lambda call, **more: calls.append(call) or run(call, **more))
     capsys.readouterr()
     assert accuracy.main(options) == files and not calls  # all is read
+    with pytest.raises(SystemExit, match='is of trials of 0.0001 minutes: name these by --trial-minutes'):
+        accuracy.main([*options, '--trial-minutes', '7'])
+    with pytest.raises(SystemExit):
+        accuracy.main([*options, '--trials', '0'])
+    found = report.read_all(results, 'movielens-small', 'holdout')
+    assert report.unequal_budgets(results, 'movielens-small', found) == []
+    path = results / 'movielens-small/ease/search.json'
+    path.write_text(json.dumps({**search, 'minutes_a_trial': 30, 'trials': search['trials'][:1]}))
+    assert report.unequal_budgets(results, 'movielens-small', found) == [
+        '', '**Unequal budgets:** 2 trials of 0.0001 minutes for bpr-mf; 1 trials of 30 minutes for ease.']
+    path.write_text(json.dumps(search))
     ease = json.loads(files[0].read_text())
     files[0].unlink()
     accuracy.main([*options[:4], *options[5:-4], '--work', str(tmp_path / 'elsewhere'), *options[-2:]])
@@ -214,7 +225,15 @@ def test_who_wins_is_said_first() -> None:
     everything = {model: found['lightgcn'] for model in MODELS} | found
     assert _headline(everything).startswith('TV-Diff wins; next is ease at -')
     level = found | {'ease': [_cell(0.297, 1.0, seed=2)]}
-    assert _headline(level).startswith('TV-Diff and ease are level: -')
+    assert _headline(level).startswith('TV-Diff is level by Recall@20 with ease (-')
+    packed = sweep.pack(np.tile([0.0, 0.56], 200))
+    noisy = found | {'ials': [{**_cell(0.28, 1.0), 'per_user': {'recall@20': packed, 'ndcg@20': packed}}]}
+    assert report.compare(noisy)['ease'][0] > report.compare(noisy)['ials'][0]  # further below, and not told apart
+    assert _headline(noisy).startswith('TV-Diff is level by Recall@20 with ials (-')
+    beaten = noisy | {'ease': [_cell(0.33, 1.0, seed=2)]}
+    assert ' By Recall@20 level with ials (-' in _headline(beaten)
+    late = {model: found['lightgcn'] for model in MODELS} | {'tv-diff': [{**_cell(0.3, 10.0), 'converged': False}]}
+    assert _headline(late).startswith('TV-Diff leads; next is ') and '(not tested)' in _headline(late)
     assert ' By NDCG@20 level with ease (-' in _headline(level)
     level['ease'][0]['per_user']['ndcg@20'] = _cell(0.33, 1.0, seed=2)['per_user']['ndcg@20']
     level['lightgcn'][0]['converged'] = False
@@ -266,6 +285,9 @@ def test_time_to_quality() -> None:
         'training; TV-Diff passed it after 24 ± 6 s.')
     found['tv-diff'][1] = {**_cell(0.15, 10.0), 'seed': 1}
     assert report.time_to_quality(found).endswith('TV-Diff passed it after 20 s in 1 of 2 seeds.')
+    found['tv-diff'][0]['converged'] = False  # by an equal budget it counts, else it may have had less time
+    assert report.time_to_quality(found).startswith('Time to quality, 1 seed: ')
+    assert report.time_to_quality(found, 9.0).startswith('Time to quality, 2 seeds: ')
     found['tv-diff'] = [{**_cell(0.3, 10.0), 'seed': 2}]
     assert report.time_to_quality(found) is None
 
