@@ -129,7 +129,7 @@ def difference(point: Cells, other: Cells) -> Optional[Tuple[float, float, float
     if not pairs:
         return None
     if len({cell['split_checksum'] for pair in pairs for cell in pair}) > 1:
-        raise ValueError('cells of different splits cannot be compared: delete the older JSON file')
+        raise ValueError('cells of different splits cannot be compared: name another --results for those of other data')
     ours, theirs = (np.stack([unpack(cell['per_user'][METRICS[0]]) for cell in cells]) for cells in zip(*pairs))
     value = (ours - theirs).mean(0)
     half = float(stats.t.ppf(0.975, value.size - 1) * value.std(ddof=1) / value.size ** 0.5)
@@ -262,10 +262,12 @@ def table(record: Dict[str, Any], axis: str) -> List[str]:
             lines.append(f'| {name} | {why} | | | | | | | | | {theirs_text} |')
             continue
         drawn, chance = _mean(point, 'false_negatives'), _mean(point, 'false_negatives_by_chance')
+        common = len(point['cells'].keys() & base.keys())
+        seeds = f' (seeds in common: {common})' if 0 < common < len(point['cells']) else ''
         lines.append(
             f"| {name} | {_figure(point, 'validation', METRICS[0])} | {_figure(point, 'test', METRICS[0])} | "
             f"{_figure(point, 'test', METRICS[1])} | "
-            f"{'is the recipe' if point['is_base'] else _interval(difference(point['cells'], base))} | "
+            f"{'is the recipe' if point['is_base'] else _interval(difference(point['cells'], base)) + seeds} | "
             f"{'' if drawn is None else f'{drawn:.3%} ({chance:.3%})'} | {len(point['cells'])} | "
             f"{_mean(point, 'epochs'):.0f} | {_mean(point, 'steps'):,.0f} | {_mean(point, 'train_s'):.0f} | "
             f'{theirs_text} |')
@@ -285,8 +287,13 @@ def _said(found: Optional[Tuple[float, float, float]]) -> str:
 
 def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
     """Yield what an axis says, in sentences: our order or best value, the published one, and what is noise."""
-    points = _points(record, axis)
-    if len(points) < 2:
+    found = _points(record, axis)
+    seeds = sorted(set.intersection(*({*point['cells']} for point in found.values())), key=int) if found else []
+    points = {name: {**point, 'cells': {seed: point['cells'][seed] for seed in seeds}} for name, point in found.items()}
+    if len(points) < 2 or not seeds:
+        if len(points) > 1:
+            yield 'No seed is common to all points: nothing is concluded.'
+        yield from _endings(record, axis, found)
         return
     cells = {name: point['cells'] for name, point in points.items()}
     part = 'test' if record['protocol'] == 'paper' else 'validation'
@@ -305,7 +312,7 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
                   f'{len(known)}' if theirs else '') + '.')
         if theirs and theirs[0] in points and theirs[0] != ours[0]:
             yield f'On test {ours[0]} differs from {theirs[0]} by {_said(against[theirs[0]])}.'
-        apart = [name for name in ours[1:] if (found := against[name]) and not found[1] <= 0 <= found[2]]
+        apart = [name for name in ours[1:] if (by := against[name]) and not by[1] <= 0 <= by[2]]
         yield (f"On test {ours[0]} is told apart from {', '.join(apart)} (intervals without 0), and from no other."
                if apart else f'On test {ours[0]} is told apart from no other value: all intervals contain 0.')
     else:
@@ -321,11 +328,12 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
                                       f'{_said(difference(cells[low], cells[high]))})' for low, high in swapped)
                 if swapped else '') + '.'
         level = [f'{high} and {low}' for high, low in zip(ours, ours[1:])
-                 if (found := difference(cells[high], cells[low])) and found[1] <= 0 <= found[2]]
+                 if (by := difference(cells[high], cells[low])) and by[1] <= 0 <= by[2]]
         yield (f"Neighbours in our order that test does not tell apart (the interval contains 0): {'; '.join(level)}."
                if level else 'Test tells all neighbours in our order apart: no interval contains 0.')
-    seeds = min(len(value) for value in cells.values())
-    yield f"{seeds} seed{'s' if seeds > 1 else ', so that nothing is known of what another would change'}."
+    more = any(len(point['cells']) > len(seeds) for point in found.values())
+    yield (f"{len(seeds)} seed{'s' if len(seeds) > 1 else ', so that nothing is known of what another would change'}"
+           + (f" (of what is said here: {', '.join(seeds)}, which all points have)" if more else '') + '.')
     yield from _negatives(record, axis, points, ours)
     kinds = {kind: [name for name, value in cells.items() for cell in list(value.values())[:1]
                     if cell['batches_of'] == kind] for kind in ('users', 'pairs')}
@@ -338,7 +346,7 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
     if axis == 'entropy':
         yield ('All terms have the same temperature, though they are of different size: bce and nll are divided by the '
                'number of items, bpr is not (SPEC 4).')
-    yield from _endings(record, axis, points)
+    yield from _endings(record, axis, found)
 
 
 def _endings(record: Dict[str, Any], axis: str, points: Dict[str, Any]) -> Iterator[str]:
@@ -358,16 +366,20 @@ def _endings(record: Dict[str, Any], axis: str, points: Dict[str, Any]) -> Itera
 
 def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: Sequence[str]) -> Iterator[str]:
     """Say what harder negatives gain over uniform ones, and what becomes of the share of false negatives."""
-    uniform = next((point for found in record['axes'].values() for point in found.values()
-                    if point['settings'] == _UNIFORM), None)
-    hard = {'sampler': 'AR-GSP score', 'gamma': ours[0]}.get(axis)
+    hard = next((name for name in ours if name in AXES['gamma'] or record['settings']['sampler.name'] == 'ar-gsp'),
+                None) if axis == 'gamma' else {'sampler': 'AR-GSP score'}.get(axis)
     if hard not in points:
         return
-    if uniform:
-        gain = difference(points[hard]['cells'], uniform['cells'])
-        relative = '' if gain is None else f'{gain[0] / statistics.mean(_values(uniform, "test")):+.1%}, '
+    uniform = [{seed: cell for seed, cell in point['cells'].items() if seed in points[hard]['cells']}
+               for found in ([points] if axis == 'sampler' else [_points(record, other) for other in record['axes']])
+               for point in found.values() if point['settings'] == _UNIFORM]
+    if uniform and (cells := max(uniform, key=len)):
+        gain = difference(points[hard]['cells'], cells)
+        assert gain is not None
+        relative = gain[0] / statistics.mean(_values({'cells': cells}, 'test'))
         name = f'AR-GSP at gamma {hard}' if axis == 'gamma' else hard
-        yield f'Over uniform draws {name} gains {relative}{_said(gain)}, on test.'
+        yield (f'Over uniform draws {name} gains {relative:+.1%}, {_said(gain)}, on test'
+               + (f" (seeds in common: {', '.join(cells)})" if len(cells) < len(points[hard]['cells']) else '') + '.')
     values = [name for name in AXES[axis] if name in points]
     first, last = ('uniform', hard) if axis == 'sampler' else (values[0], values[-1])
     shares = [_mean(points[name], 'false_negatives') if name in points else None for name in (first, last)]
@@ -432,6 +444,8 @@ def report(results: Path) -> None:
              "same ones for 'vanilla' and for no entropy term, which here differ in the graph."]
     for file in sorted(results.glob('*.json')):
         record = json.loads(file.read_text(encoding='utf-8'))
+        if not record['axes']:
+            continue  # no point has been trained yet
         selected = 'selected on TEST' if record['protocol'] == 'paper' else 'selected on validation'
         changes = ''.join(f' --set {change}' for change in record['set'])
         cells = {axis: [(seed, cell) for point in record['axes'][axis].values()
@@ -471,9 +485,11 @@ def main(argv: Any = None) -> None:
     parser.add_argument('--work', default='runs/ablation', help='folder of the run folders')
     parser.add_argument('--results', default=str(RESULTS), help='folder of the JSON files and the report')
     options = parser.parse_args(argv)
-    if options.dataset:
-        run(options)
-    report(Path(options.results))
+    try:
+        if options.dataset:
+            run(options)
+    finally:
+        report(Path(options.results))
 
 
 if __name__ == '__main__':

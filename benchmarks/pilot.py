@@ -29,6 +29,7 @@ from tvdiff_pyg.training import Run
 from tvdiff_pyg.training.environment import versions
 from tvdiff_pyg.training.folder import METRICS
 from tvdiff_pyg.training.plots import plane_figure, reconstruction_figure
+from tvdiff_pyg.training.recipe import flatten
 
 MODELS = {'bpr-mf': 'BPR-MF', 'lightgcn': 'LightGCN', 'diffrec': 'DiffRec', 'tv-diff': 'TV-Diff'}
 DIFFUSION = ('diffrec', 'tv-diff')
@@ -50,7 +51,9 @@ def measure(folder: Path, in_full: bool = True) -> Dict[str, Any]:
         'seed': metrics['seed'], 'users': train.num_users, 'pairs': train.num_interactions,
         'published_pairs': metrics['pairs']['train'] + metrics['pairs']['validation'],
         'recall@20': metrics['test']['recall@20'],
-        **{name: metrics[name] for name in ('split_checksum', 'device', 'versions')}}
+        'settings': {name: value for name, value in flatten(run.recipe.to_dict()).items()
+                     if name != 'training.max_minutes'},  # what stops it says what came of that
+        **{name: metrics[name] for name in ('split_checksum', 'stopped', 'device', 'versions')}}
     for definition in ('ours', 'published'):
         value = run.thermodynamics(published=definition == 'published')
         total = value.total()
@@ -237,8 +240,9 @@ def page(record: Dict[str, Any], stem: str = 'pilot') -> str:
         same = first['pairs'] == first['published_pairs']
         lines += ['', f"## {dataset}, {record['protocol']}", '',
                   f"{first['users']:,} users, {first['pairs']:,} training pairs"
-                  + (', as in the published split. Epochs are selected on TEST, as published.' if same else
-                     f"; the published split has {first['published_pairs']:,}, so that totals differ by that alone."),
+                  + ('' if dataset in OWN_SPLIT else ', as in the published split' if same else
+                     f"; the published split has {first['published_pairs']:,}, so that totals differ by that alone")
+                  + ('. Epochs are selected on TEST, as published.' if record['protocol'] == 'paper' else '.'),
                   '', f"- Ours: {verdict(found, 'ours')}", f"- As published: {verdict(found, 'published')}",
                   *(f'- {said}' for said in (*agreement(dataset, found), *explanation(dataset, found))), '',
                   '| model | seeds | test Recall@20 | delta U, ours | delta U, as published | delta U, published | '
@@ -258,8 +262,9 @@ def page(record: Dict[str, Any], stem: str = 'pilot') -> str:
                 theirs = published(dataset, model, quantity)
                 per = '' if theirs is None or dataset in OWN_SPLIT else f' ({theirs / runs[0][UNITS[quantity]]:.3f})'
                 cells.append('' if theirs is None else f'{theirs:,.0f}{per}')
-            lines.append(f"| {MODELS[model]} | {len(runs)} | {statistics.mean(run['recall@20'] for run in runs):.4f} | "
-                         + ' | '.join(cells) + ' |')
+            late = '' if all(run.get('stopped', 'patience') == 'patience' for run in runs) else ', NOT CONVERGED'
+            recall = statistics.mean(run['recall@20'] for run in runs)
+            lines.append(f"| {MODELS[model]}{late} | {len(runs)} | {recall:.4f} | {' | '.join(cells)} |")
         seconds = sum(run['seconds'] for runs in found.values() for run in runs)
         logged = ', '.join(MODELS[model] for model, runs in found.items() if runs[0]['path']) or 'none'
         lines += ['', f"Runs: {first['device']}, torch {first['versions']['torch']}; split "
@@ -268,6 +273,17 @@ def page(record: Dict[str, Any], stem: str = 'pilot') -> str:
                   f'The first seed user by user, and the means of all seeds; epochs are drawn where they were logged: '
                   f'{logged}.']
     return '\n'.join(lines) + '\n'
+
+
+def check_runs(dataset: str, found: Dict[str, Runs]) -> None:
+    """Raise ``SystemExit`` where a data set's runs are of several splits, or a model's of several settings."""
+    if len({run['split_checksum'] for runs in found.values() for run in runs}) > 1:
+        raise SystemExit(f'the runs of {dataset} are of different splits: name another --json, or another --work')
+    for model, runs in found.items():
+        settings = [run['settings'] for run in runs if 'settings' in run]  # kept since a later version
+        if any(other != settings[0] for other in settings):
+            raise SystemExit(f'the runs of {model} on {dataset} are of different settings: name another --json, or '
+                             f'delete the run folders of an older search')
 
 
 def draw(dataset: str, found: Dict[str, Runs], path: Path) -> None:
@@ -323,6 +339,7 @@ def main(argv: Any = None) -> Dict[str, Any]:
                 runs.update({seed: measure(folder, seed == first) for seed, folder in folders.items()})
                 if runs:
                     found[model] = [runs[seed] for seed in sorted(runs)]
+            check_runs(dataset, found)
         if options.json:
             write_json(Path(options.json), record)
     if options.md:

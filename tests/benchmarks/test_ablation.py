@@ -201,6 +201,48 @@ def test_the_recipe_has_all_its_seeds_on_every_axis() -> None:
     assert f'{SURE.mean() + 0.0625:.4f} ±' in row and '| 2 |' in row
 
 
+def test_conclusions_are_of_the_seeds_that_all_points_have() -> None:
+    record = _record('graph', none=_cell(SURE, 0.3), left=_cell(SURE - 0.0625, 0.2))
+    record['axes']['graph']['none']['cells'].update({'1': _cell(SURE - 0.125, 0.1), '2': _cell(SURE - 0.125, 0.1)})
+    said = list(ablation.conclusions(record, 'graph'))  # over all its seeds 'none' would be the lower one
+    assert said[0] == 'By validation Recall@20: none > left; test has the same order.'
+    assert ('1 seed, so that nothing is known of what another would change (of what is said here: 0, which all points '
+            'have).' in said)
+    record['base']['cells'] = {'0': _cell(SURE, 0.3), '1': _cell(SURE, 0.3)}
+    row, = (line for line in ablation.table(record, 'graph') if line.startswith('| none |'))
+    assert ' (seeds in common: 2) |' in row
+    record['base']['cells'] = {}
+    record['axes']['graph']['left']['cells'] = {'7': _cell(SURE, 0.3, diagnoses=['oscillation'])}
+    assert list(ablation.conclusions(record, 'graph')) == [
+        'No seed is common to all points: nothing is concluded.', 'Diagnosed as oscillation: left (seed 7).']
+
+    shares = {'false_negatives': 0.01, 'false_negatives_by_chance': 0.001}
+    record = _record('sampler', uniform=_cell(SURE, 0.3, **shares), **{
+        'AR_GSP score': _cell(SURE + 0.03125, 0.4, **shares)})
+    record['axes']['views'] = {'I+II': {'cells': {'0': _cell(SURE + 0.0625, 0.3)}, 'is_base': False,
+                                        'settings': ablation.AXES['views']['I+II']}}
+    assert any(' gains +10.0%, +0.0312 ' in said for said in ablation.conclusions(record, 'sampler'))
+    record['axes'] = {'views': record['axes']['views'], **record['axes']}  # its own uniform point, whatever the order
+    assert any(' gains +10.0%, +0.0312 ' in said for said in ablation.conclusions(record, 'sampler'))
+
+
+def test_a_recipe_that_draws_uniformly_is_no_gamma() -> None:
+    shares = {'false_negatives': 0.01, 'false_negatives_by_chance': 0.001}
+    record = _record('gamma', **{'0.02': _cell(SURE, 0.2, **shares), '0.1': _cell(SURE + 0.03125, 0.3, **shares)})
+    record['settings']['sampler.name'] = 'uniform'
+    record['base']['cells'] = {'0': _cell(SURE + 0.0625, 0.4, **shares)}
+    record['axes']['sampler'] = {'uniform': {'cells': {'0': _cell(SURE, 0.3)}, 'is_base': True,
+                                             'settings': ablation.AXES['sampler']['uniform']}}
+    assert any(said.startswith('Over uniform draws AR-GSP at gamma 0.1 gains -') for said in ablation.conclusions(
+        record, 'gamma'))
+
+
+def test_what_has_hardly_begun_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / 'lastfm-holdout.json').write_text(json.dumps({**_record('graph'), 'axes': {}}))
+    ablation.main(['--results', str(tmp_path)])
+    assert 'lastfm' not in (tmp_path / 'README.md').read_text()
+
+
 def test_harder_negatives_are_set_against_uniform_ones() -> None:
     shares = {'false_negatives_by_chance': 0.001}
     record = _record('sampler', uniform=_cell(SURE, 0.3, false_negatives=0.001, **shares), **{

@@ -10,6 +10,7 @@ from typing import Any, Dict, List
 
 import pytest
 import torch
+import yaml
 
 pytest.importorskip('pytorch_lightning')
 pytest.importorskip('scipy')
@@ -170,6 +171,20 @@ def test_runs_are_measured_by_both_definitions(run_folder: Path, tmp_path: Path,
     assert kept == measured and again == {**other, 'seconds': again['seconds']}  # by seed
     bpr, = later['datasets']['lastfm']['bpr-mf']
     assert bpr['ours'] == measured['ours'] and 'per_user' in bpr
+    path = second / 'config.yaml'
+    settings = yaml.safe_load(path.read_text())
+    settings['training']['lr'] *= 2
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(SystemExit, match='runs of tv-diff on lastfm are of different settings'):
+        pilot.main(['--work', str(tmp_path / 'later'), *options])
+    with pytest.raises(SystemExit, match='the runs of lastfm are of different splits'):
+        pilot.check_runs('lastfm', {'tv-diff': [measured, {**other, 'split_checksum': 'another'}]})
+    assert json.loads((tmp_path / 'a.json').read_text()) == later  # nothing was written
+    record['datasets']['gowalla'] = {'tv-diff': [{**measured, 'stopped': 'max_minutes'}]}
+    page = pilot.page(record).partition('## gowalla')[2]
+    assert 'training pairs. Epochs are selected on TEST' in page and '| TV-Diff, NOT CONVERGED | 1 |' in page
+    page = pilot.page({**record, 'protocol': 'holdout'})
+    assert 'totals differ by that alone.' in page and 'selected on TEST' not in page
     for wrong in ([], ['--work', str(tmp_path / 'later'), '--protocol', 'holdout', *options]):
         with pytest.raises(SystemExit):
             pilot.main(wrong)
