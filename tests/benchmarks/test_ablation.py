@@ -347,7 +347,8 @@ def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Pa
             ablation.main([*options, '--axes', 'prediction'])
     ablation.main(['--results', str(tmp_path / 'results')])
     page = (tmp_path / 'results' / 'README.md').read_text()
-    assert '| x0 | diverged |' in page and '| eps | not run |' in page and '- Diverged in the first' not in page
+    assert '| x0 | diverged |' in page and '| eps | not run |' in page
+    assert '- Diverged in the first epoch: x0 (seed 0).' in page  # also where there is nothing to conclude
     assert '| the recipe (x0, factored) |' in page
     shutil.rmtree(tmp_path / 'work')
     ablation.main(['--results', str(tmp_path / 'results')])  # the JSON files are enough
