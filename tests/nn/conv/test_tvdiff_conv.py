@@ -3,7 +3,9 @@ from shutil import which
 import pytest
 import torch
 from torch_geometric import EdgeIndex
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.testing import assert_module
+from torch_geometric.typing import SparseTensor
 
 from tvdiff_pyg.nn import TVDiffConv
 from tvdiff_pyg.nn.conv import tvdiff_conv
@@ -313,6 +315,33 @@ def test_prepare_takes_whole_numbers_as_weights(normalization):
     torch.testing.assert_close(conv((x, None), conv.prepare(EDGE_INDEX, weight, SIZE)), expected)
     adj_t = adjacency(weight).long().t().to_sparse_csr()
     torch.testing.assert_close(conv((x, None), conv.prepare(adj_t)), expected)
+
+
+@pytest.mark.parametrize('aggr', ['sum', 'mean', 'max', 'min', 'mul', 'median', 'std', 'var', 'softmax',
+                                  SumAggregation(), ['sum', 'max'], ['sum', 'mean']], ids=str)
+@pytest.mark.parametrize('form', ['csr', 'torch-sparse', 'prepared'])
+@pytest.mark.parametrize('explain', [False, True], ids=['plain', 'explain'])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_every_aggregation_takes_every_form_of_the_edges(aggr, form, explain):
+    """Weighted and normalised, whether PyG can fuse it or not."""
+    if form == 'torch-sparse':
+        pytest.importorskip('torch_sparse')
+    order = (EDGE_INDEX[1] * 5 + EDGE_INDEX[0]).argsort()  # as in the graph: an explanation's mask is one entry an edge
+    edges, weight, x = EDGE_INDEX[:, order], torch.tensor(WEIGHT)[order], features(5, 3)
+    if form == 'csr':
+        graph = torch.sparse_coo_tensor(edges.flip(0), weight, SIZE[::-1]).to_sparse_csr()
+    elif form == 'torch-sparse':
+        graph = SparseTensor(row=edges[1], col=edges[0], value=weight, sparse_sizes=SIZE[::-1])
+    else:
+        graph = TVDiffConv(3, 6).prepare(edges, weight, SIZE)
+    conv, back = (TVDiffConv(3, 6, aggr=aggr, flow=flow) for flow in ('source_to_target', 'target_to_source'))
+    back.load_state_dict(conv.state_dict())
+    for layer in (conv, back):
+        layer.explain, layer._edge_mask = explain, torch.linspace(-1, 1, 6)
+    expected = conv((x, None), edges, weight, size=SIZE)
+    torch.testing.assert_close(conv((x, None), graph, size=SIZE), expected)
+    if form == 'prepared':
+        torch.testing.assert_close(back((None, x), graph, size=SIZE[::-1]), expected)
 
 
 def test_what_cannot_be_prepared():

@@ -130,14 +130,17 @@ class TVDiffConv(MessagePassing):
         num_destination = None if x[i] is None else x[i].size(0)
         if size is not None and size[i] is not None:
             num_destination = size[i]
+        norm = None
         if isinstance(edge_index, NormalizedGraph):
             if edge_weight is not None or degree is not None:
                 raise ValueError("'edge_weight' and 'degree' are part of a prepared 'edge_index': give them to prepare")
             _check_destinations(edge_index.num_destination, num_destination)
-            return self.act(edge_index.matmul(h))
-
-        sparse = is_sparse(edge_index)
-        if sparse:
+            if self.aggr in ('sum', 'add') and self._fuses():
+                return self.act(edge_index.matmul(h))
+            num_destination, norm = edge_index.num_destination, edge_index.norm.to(h.dtype)
+            pair = edge_index.col, edge_index.row
+            edge_index = torch.stack([pair[j], pair[i]])
+        elif is_sparse(edge_index):
             if isinstance(edge_index, SparseTensor):
                 edge_index = edge_index.to_torch_sparse_csr_tensor(h.dtype)
             if edge_index.size(1) != num_source:
@@ -145,14 +148,17 @@ class TVDiffConv(MessagePassing):
                                  f"(or, without features, rows of the weight) for {num_source}")
             _check_destinations(edge_index.size(0), num_destination)
             num_destination = edge_index.size(0)
-        elif num_destination is None:
-            raise ValueError("'size' is needed where the destination nodes have no features: pass "
-                             "size=(num_source, num_destination)")
-        norm = None
-        _check_weight(edge_index, edge_weight)
-        if sparse:
-            edge_index = self._normalized_adj_t(edge_index, degree, h.dtype)
+            _check_weight(edge_index, edge_weight)
+            rowptr, row, col, norm = self._normalized(edge_index, degree, h.dtype)
+            if self._fuses() or j == 1:  # PyG refuses a sparse tensor in the other flow
+                edge_index = csr_tensor(rowptr, col, norm, (num_destination, num_source))
+            else:
+                edge_index = torch.stack([col, row])
         else:
+            if num_destination is None:
+                raise ValueError("'size' is needed where the destination nodes have no features: pass "
+                                 "size=(num_source, num_destination)")
+            _check_weight(edge_index, edge_weight)
             check_index('edge_index', edge_index, (num_source, num_destination) if j == 0 else
                         (num_destination, num_source))
             norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
@@ -193,8 +199,9 @@ class TVDiffConv(MessagePassing):
                 edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
             edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
         dtype = edge_index.dtype
-        graph = NormalizedGraph(self._normalized_adj_t(
-            edge_index, degree, dtype if dtype.is_floating_point else torch.get_default_dtype()))
+        rowptr, _, col, norm = self._normalized(edge_index, degree,
+                                                dtype if dtype.is_floating_point else torch.get_default_dtype())
+        graph = NormalizedGraph(csr_tensor(rowptr, col, norm, (edge_index.size(0), edge_index.size(1))))
         if graph.norm.requires_grad:
             raise ValueError("'edge_weight', the values of 'edge_index' or 'degree' require a gradient, which a "
                              "prepared graph does not give: pass 'edge_index' as it is, or detach them")
@@ -219,6 +226,10 @@ class TVDiffConv(MessagePassing):
         if adj_t.requires_grad or self.aggr not in ('sum', 'add') or h.device.type != 'cpu':
             return spmm(adj_t, h, reduce=self.aggr)
         return NormalizedGraph(adj_t).matmul(h)
+
+    def _fuses(self) -> bool:
+        """Tell whether a sparse tensor or a prepared graph is multiplied, instead of making messages of its edges."""
+        return self.fuse and not self.explain and self.aggr in ('sum', 'add', 'mean', 'min', 'max')
 
     def _sorts(self, edge_index: Tensor, h: Tensor, norm: OptTensor) -> bool:
         """Tell whether to sort the edges of this call and sum them as a sparse product, instead of scattering messages.
@@ -250,13 +261,15 @@ class TVDiffConv(MessagePassing):
         norm = weight * _power(degree[0].to(exact), -a)[source] * _power(degree[1].to(exact), -b)[destination]
         return norm.to(dtype)
 
-    def _normalized_adj_t(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]],
-                          dtype: torch.dtype) -> Tensor:
+    def _normalized(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]],
+                    dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a transposed adjacency's row pointers, destinations, sources and normalised values."""
         adj_t = adj_t if adj_t.layout == torch.sparse_csr else adj_t.to_sparse_csr()
         rowptr, col = adj_t.crow_indices(), adj_t.col_indices()
         row = torch.arange(adj_t.size(0), device=rowptr.device).repeat_interleave(rowptr.diff())
         norm = self._norm(col, row, adj_t.values(), adj_t.size(1), adj_t.size(0), degree, dtype)
-        return csr_tensor(rowptr, col, norm, (adj_t.size(0), adj_t.size(1)))
+        assert norm is not None
+        return rowptr, row, col, norm
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Give a weight that has no width yet as it is: there is nothing to detach."""
