@@ -52,8 +52,8 @@ class TVDiff(InteractionModel):
         energy_rank: number of directions of the user codes that a stochastic energy takes exactly, to reduce its
             variance; needs all rows of H.
         row_gradients: whether the two tables get sparse gradients of the rows that a step touches, for an optimiser
-            that leaves the others alone. The noise then falls on ``energy_items`` random items only, scaled so that
-            its covariance is right in the mean.
+            that leaves the others alone. The noise then falls on as many random items as ``energy_items`` tells, drawn
+            apart from the energy's and scaled so that its covariance is right in the mean; it is not Gaussian then.
 
     Raises:
         ValueError: the parts do not fit together, or an unknown engine.
@@ -164,7 +164,7 @@ class TVDiff(InteractionModel):
             drawn = torch.randint(self.num_items, (self.energy_items,), generator=generator, device=t.device)
         if drawn is None or not (self.row_gradients or self._few_edges(torch.cat([observed.col, drawn]))):
             table = self.denoiser.items(self.graph)
-        noisy = self._noisy_input(observed, t, self.denoiser.item_weight.dtype, generator, drawn)
+        noisy = self._noisy_input(observed, t, self.denoiser.item_weight.dtype, generator)
         code = self.denoiser.code(noisy, t)  # [B, d]
 
         positive = negative = self._no_pairs(t)
@@ -231,7 +231,7 @@ class TVDiff(InteractionModel):
         return EnergySample(index, (1 / (self.energy_items * p[index])).to(items.dtype), sketch)
 
     def _noisy_input(self, observed: Entries, t: Tensor, dtype: torch.dtype,
-                     generator: Optional[torch.Generator], drawn: Optional[Tensor]) -> Tensor:
+                     generator: Optional[torch.Generator]) -> Tensor:
         """Return the input layer's output for noisy rows with dropout (SPEC 7e), ``[B, d]``."""
         schedule, weight = self.diffusion.schedule, self.denoiser.item_weight
         keep = 1 - self.denoiser.dropout if self.training else 1.0
@@ -243,8 +243,9 @@ class TVDiff(InteractionModel):
         value *= schedule.sqrt_alpha_bar.to(dtype)[t][observed.row]
         index, scale = None, 1.0
         if self.row_gradients:
-            assert drawn is not None
-            index = drawn.unique()
+            # Not the energy's items: that would count those whose own noise moved their score.
+            assert self.energy_items is not None
+            index = torch.randint(self.num_items, (self.energy_items,), generator=generator, device=t.device).unique()
             scale = (self.num_items / index.numel()) ** 0.5
         probes = torch.randn(self.num_probes, self.num_items if index is None else index.numel(), dtype=dtype,
                              device=t.device, generator=generator)
