@@ -192,10 +192,13 @@ def test_glorot_and_repr():
     (dict(size=SIZE, edge_weight=torch.ones(6, 1)), r'shape \[6\].*got \[6, 1\]'),
     (dict(size=SIZE, degree=(torch.ones(4), torch.ones(4))), '5 source nodes, got 4'),
     (dict(size=SIZE, degree=(torch.ones(5), torch.ones(5))), '4 destination nodes, got 5'),
+    (dict(size=SIZE, degree=(torch.ones(5, 1), torch.ones(4))), r'5 source nodes, got 5 of shape \[5, 1\]'),
+    (dict(size=SIZE, degree=(torch.ones(5), torch.ones(4, 1))), r'4 destination nodes, got 4 of shape \[4, 1\]'),
 ])
-def test_errors_in_a_call(arguments, message):
+@pytest.mark.parametrize('normalization', ['sym', 'raw'])
+def test_errors_in_a_call(normalization, arguments, message):
     with pytest.raises(ValueError, match=message):
-        TVDiffConv(3, 6)((features(5, 3), None), EDGE_INDEX, **arguments)
+        TVDiffConv(3, 6, normalization)((features(5, 3), None), EDGE_INDEX, **arguments)
 
 
 def test_errors():

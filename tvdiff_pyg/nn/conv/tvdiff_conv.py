@@ -56,7 +56,7 @@ class TVDiffConv(MessagePassing):
         * output: ``[V_dst, out]``.
 
     Raises:
-        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong length, an index out
+        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong shape, an index out
             of range (checked on the CPU), a number of source nodes other than that of their features, a number of
             destination nodes that nothing tells, or a sparse tensor or a prepared graph of another number of them than
             ``size`` or their features.
@@ -248,6 +248,10 @@ class TVDiffConv(MessagePassing):
     def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
               degree: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype) -> OptTensor:
         a, b = NORMALIZATIONS[self.normalization]
+        for vector, nodes, side in zip(degree or (), (num_source, num_destination), ('source', 'destination')):
+            if vector.size() != (nodes,):
+                raise ValueError(f"'degree' must hold one number a node: {nodes} {side} nodes, got {vector.numel()} of "
+                                 f"shape {list(vector.shape)}")
         if a == b == 0:
             return weight if weight is None else weight.to(dtype)
         exact = torch.promote_types(dtype, torch.float32)  # half precision cannot count to a degree
@@ -255,9 +259,6 @@ class TVDiffConv(MessagePassing):
         if degree is None:
             degree = (scatter(weight, source, dim_size=num_source, reduce='sum'),
                       scatter(weight, destination, dim_size=num_destination, reduce='sum'))
-        for vector, nodes, side in zip(degree, (num_source, num_destination), ('source', 'destination')):
-            if vector.numel() != nodes:
-                raise ValueError(f"'degree' must hold one number a node: {nodes} {side} nodes, got {vector.numel()}")
         norm = weight * _power(degree[0].to(exact), -a)[source] * _power(degree[1].to(exact), -b)[destination]
         return norm.to(dtype)
 
