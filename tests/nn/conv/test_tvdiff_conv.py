@@ -284,6 +284,24 @@ def test_half_precision(dtype, tolerance):
         assert conv.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize('featureless', [False, True])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_one_type_under_autocast(featureless, monkeypatch):
+    """Whatever the form of the edges, and however many there are."""
+    conv = TVDiffConv(5 if featureless else 3, 6).float()
+    x = None if featureless else features(5, 3).float()
+    expected = conv((x, None), EDGE_INDEX, size=SIZE)
+    for edges in (EDGE_INDEX, adjacency().t().float().to_sparse_csr(), conv.prepare(EDGE_INDEX, size=SIZE)):
+        for limit in (0, 2 ** 60):
+            monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', limit)
+            with torch.autocast('cpu', torch.bfloat16):
+                out = conv((x, None), edges, size=SIZE)
+            assert out.dtype == (torch.float32 if featureless else torch.bfloat16)
+            torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=2e-2)
+            grad, = torch.autograd.grad(out.sum(), conv.weight)
+            assert grad.dtype == torch.float32 and grad.isfinite().all()
+
+
 def test_half_precision_counts_degrees_beyond_its_range():
     """A degree of 70,000 is infinite in float16, and 257 is 256 in bfloat16."""
     edges = torch.stack([torch.zeros(70_000, dtype=torch.long), torch.arange(70_000)])
