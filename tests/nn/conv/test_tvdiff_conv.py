@@ -161,6 +161,27 @@ def test_gradients(normalization):
     assert torch.autograd.gradcheck(function, [i.requires_grad_() for i in inputs])
 
 
+@pytest.mark.parametrize('form', ['few edges', 'many edges', 'prepared'])
+def test_transforms_of_torch_func(form, monkeypatch):
+    monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', 2 ** 60 if form == 'few edges' else 0)
+    conv, x, tangent, weight = TVDiffConv(3, 6), features(5, 3), features(5, 3, 1), features(4, 6)
+    edges = conv.prepare(EDGE_INDEX, size=SIZE) if form == 'prepared' else EDGE_INDEX
+
+    def loss(x):
+        return (conv((x, None), edges, size=SIZE) * weight).sum()
+
+    leaf = x.clone().requires_grad_()
+    expected, = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    torch.testing.assert_close(torch.func.jvp(loss, (x,), (tangent,)), (loss(x), (expected * tangent).sum()))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(loss(dual))[1], (expected * tangent).sum())
+    both = torch.stack([x, tangent])
+    torch.testing.assert_close(torch.func.vmap(loss)(both), torch.stack([loss(x), loss(tangent)]))
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(both)[0], expected)
+
+
 def test_gradient_of_a_zero_weight_is_finite():
     edge_weight = torch.tensor([1.0, 0.0], requires_grad=True)
     TVDiffConv(2, 3)((features(2, 2), None), torch.tensor([[0, 1], [0, 1]]), edge_weight, size=(2, 2)).sum().backward()

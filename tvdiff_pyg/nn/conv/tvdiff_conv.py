@@ -14,7 +14,7 @@ from torch_geometric.utils import cumsum, is_sparse, scatter, spmm
 
 from tvdiff_pyg.nn.cross_correlation import CrossCorrelation
 from tvdiff_pyg.nn.graph import NormalizedGraph
-from tvdiff_pyg.utils import check_index, csr_tensor
+from tvdiff_pyg.utils import check_index, csr_tensor, transformed
 
 NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
     'sym': (0.5, 0.5),
@@ -229,13 +229,14 @@ class TVDiffConv(MessagePassing):
 
     def _fuses(self) -> bool:
         """Tell whether a sparse tensor or a prepared graph is multiplied, instead of making messages of its edges."""
-        return self.fuse and not self.explain and self.aggr in ('sum', 'add', 'mean', 'min', 'max')
+        return (self.fuse and not self.explain and self.aggr in ('sum', 'add', 'mean', 'min', 'max')
+                and not transformed())
 
     def _sorts(self, edge_index: Tensor, h: Tensor, norm: OptTensor) -> bool:
         """Tell whether to sort the edges of this call and sum them as a sparse product, instead of scattering messages.
 
         ``benchmarks.backends`` measures both. Messages are made where somebody looks at them (hooks, explanations,
-        subclasses), where weights want a gradient, and for a compiler, which fuses them itself.
+        subclasses), where weights want a gradient, for a compiler, which fuses them itself, and in transforms.
         """
         if torch.compiler.is_compiling() or h.device.type != 'cpu' or edge_index.size(1) * h.size(1) < SORT_FROM:
             return False
@@ -243,7 +244,7 @@ class TVDiffConv(MessagePassing):
             self._aggregate_forward_pre_hooks or self._aggregate_forward_hooks or \
             self._propagate_forward_pre_hooks or self._propagate_forward_hooks
         return (type(self) is TVDiffConv and self.aggr in ('sum', 'add') and not seen
-                and not (norm is not None and norm.requires_grad))
+                and not (norm is not None and norm.requires_grad) and not transformed())
 
     def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
               degree: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype) -> OptTensor:
