@@ -15,8 +15,8 @@ class CrossCorrelation(torch.nn.Module):
         s_{ui} = \langle c_u, h_i \rangle
 
     Differentiable in both sets of codes, and without an array of a row a pair: the scores are entries of a sampled
-    product, their gradients two sparse ones (only in transforms of :mod:`torch.func` there is such an array). The scores
-    of all pairs of a block are ``source[block] @ target.t()``.
+    product, their gradients two sparse ones (only in transforms of :mod:`torch.func` there is such an array). The
+    scores of all pairs of a block are ``source[block] @ target.t()``.
 
     Shapes:
         * ``source``: ``[V_src, d]``, ``target``: ``[V_dst, d]``;

@@ -182,6 +182,31 @@ def test_transforms_of_torch_func(form, monkeypatch):
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(both)[0], expected)
 
 
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_signed_weights_need_degrees_of_their_own(normalization):
+    conv, x = TVDiffConv(3, 6, normalization), features(5, 3)
+    weight = torch.tensor([-1.0, 1] * 3) * torch.tensor(WEIGHT)
+    absolute = adjacency(weight.abs())
+    degree = absolute.sum(1), absolute.sum(0)
+    adj_t, leaf = adjacency(weight).t().to_sparse_coo(), weight.clone().requires_grad_()
+    expected = (normalized(absolute, normalization).t() * adjacency(weight).t().sign() @ x @ conv.weight).tanh()
+    for edges in ((EDGE_INDEX, leaf), (adj_t, None)):
+        torch.testing.assert_close(conv((x, None), *edges, SIZE, degree), expected)
+        if normalization != 'raw':
+            with pytest.raises(ValueError, match="degrees must be >= 0, but a source node's is -1.*pass 'degree'"):
+                conv((x, None), *edges, SIZE)
+    torch.testing.assert_close(conv((x, None), conv.prepare(EDGE_INDEX, weight, SIZE, degree)), expected)
+    conv((x, None), EDGE_INDEX, leaf, SIZE, degree).sum().backward()
+    assert leaf.grad.isfinite().all()
+    if normalization == 'raw':
+        torch.testing.assert_close(conv((x, None), EDGE_INDEX, weight, SIZE), expected)
+        return
+    with pytest.raises(ValueError, match="degrees must be >= 0"):
+        conv.prepare(EDGE_INDEX, weight, SIZE)
+    with pytest.raises(ValueError, match="degrees must be >= 0"):
+        conv((x, None), EDGE_INDEX, None, SIZE, (-degree[0], degree[1]))
+
+
 def test_gradient_of_a_zero_weight_is_finite():
     edge_weight = torch.tensor([1.0, 0.0], requires_grad=True)
     TVDiffConv(2, 3)((features(2, 2), None), torch.tensor([[0, 1], [0, 1]]), edge_weight, size=(2, 2)).sum().backward()

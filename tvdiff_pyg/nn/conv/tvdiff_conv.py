@@ -14,7 +14,7 @@ from torch_geometric.utils import cumsum, is_sparse, scatter, spmm
 
 from tvdiff_pyg.nn.cross_correlation import CrossCorrelation
 from tvdiff_pyg.nn.graph import NormalizedGraph
-from tvdiff_pyg.utils import check_index, csr_tensor, transformed
+from tvdiff_pyg.utils import check_index, csr_tensor, readable, transformed
 
 NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
     'sym': (0.5, 0.5),
@@ -35,8 +35,9 @@ class TVDiffConv(MessagePassing):
         H_i = \mathrm{act}\Big(\sum_{u \in N(i)} w_{ui} \deg(u)^{-a} \deg(i)^{-b}\, x_u W \Big)
 
     ``(a, b)`` is (1/2, 1/2) for ``sym``, (1, 0) for ``left``, (1/4, 1/2) for ``linkprop`` and (0, 0) for ``raw``;
-    degrees are sums of edge weights, and a node of degree 0 gives 0. Sources without features (``x_src = None``)
-    are the paper's case: :math:`x_u W` is then row :math:`u` of the free table :math:`W`.
+    degrees are sums of edge weights, and a node of degree 0 gives 0. Weights should be >= 0; signed ones need a
+    ``degree`` of their own in a call, the sums of their absolute values say. Sources without features
+    (``x_src = None``) are the paper's case: :math:`x_u W` is then row :math:`u` of the free table :math:`W`.
 
     Args:
         in_channels: width of the source features, -1 to find it at the first call, or the number of source nodes
@@ -56,10 +57,10 @@ class TVDiffConv(MessagePassing):
         * output: ``[V_dst, out]``.
 
     Raises:
-        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong shape, an index out
-            of range (checked on the CPU), a number of source nodes other than that of their features, a number of
-            destination nodes that nothing tells, or a sparse tensor or a prepared graph of another number of them than
-            ``size`` or their features.
+        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong shape, a degree
+            below 0 or an index out of range (both checked on the CPU), a number of source nodes other than that of
+            their features, a number of destination nodes that nothing tells, or a sparse tensor or a prepared graph of
+            another number of them than ``size`` or their features.
 
     Source: "anisotropic denoiser" of arXiv 2511.20122.
     """
@@ -260,6 +261,10 @@ class TVDiffConv(MessagePassing):
         if degree is None:
             degree = (scatter(weight, source, dim_size=num_source, reduce='sum'),
                       scatter(weight, destination, dim_size=num_destination, reduce='sum'))
+        for vector, exponent, side in zip(degree, (a, b), ('source', 'destination')):
+            if exponent and readable(vector) and vector.detach().min() < 0:
+                raise ValueError(f"degrees must be >= 0, but a {side} node's is {float(vector.detach().min())}: with "
+                                 f"signed weights pass 'degree', the sums of their absolute values say")
         norm = weight * _power(degree[0].to(exact), -a)[source] * _power(degree[1].to(exact), -b)[destination]
         return norm.to(dtype)
 
