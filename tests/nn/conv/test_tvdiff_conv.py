@@ -411,6 +411,24 @@ def test_every_aggregation_takes_every_form_of_the_edges(aggr, form, explain):
         torch.testing.assert_close(back((None, x), graph, size=SIZE[::-1]), expected)
 
 
+@pytest.mark.parametrize('in_channels', [3, -1])
+def test_a_graph_is_prepared_in_the_layers_precision(in_channels, edge_weight):
+    torch.set_default_dtype(torch.float32)
+    conv, x = TVDiffConv(in_channels, 6).double(), features(5, 3).double()
+    weight = None if edge_weight is None else edge_weight.float()
+    graph = conv.prepare(EDGE_INDEX, weight, SIZE)
+    torch.testing.assert_close(conv((x, None), graph), conv((x, None), EDGE_INDEX, weight, SIZE), rtol=0, atol=1e-15)
+    assert TVDiffConv(3, 6).half().prepare(EDGE_INDEX, torch.ones(6).long(), SIZE).norm.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_blocked_sparse_tensors_are_refused():
+    conv, adj_t = TVDiffConv(3, 6), adjacency().t().to_sparse_bsr((1, 1))
+    for call in (lambda: conv((features(5, 3), None), adj_t), lambda: conv.prepare(adj_t)):
+        with pytest.raises(ValueError, match="'edge_index' must be COO, CSR or CSC .* got torch.sparse_bsr"):
+            call()
+
+
 def test_what_cannot_be_prepared():
     with pytest.raises(ValueError, match=r'shape \[6\].*got \[9\]'):
         TVDiffConv(3, 6).prepare(EDGE_INDEX, torch.ones(9), SIZE)

@@ -52,7 +52,7 @@ class TVDiffConv(MessagePassing):
         * ``x``: ``[V, in]``, or a pair ``([V_src, in] or None, anything or None)`` (the other way round where
           ``flow`` is ``target_to_source``: its entries follow the rows of ``edge_index``);
         * ``edge_index``: ``[2, E]``, a tensor or an ``EdgeIndex``, or the transposed adjacency ``[V_dst, V_src]`` as a
-          sparse tensor (torch's, in any layout, or torch-sparse's), whose values are then the edge weights, or what
+          sparse tensor (torch's COO, CSR or CSC, or torch-sparse's), whose values are then the edge weights, or what
           :meth:`prepare` made of either: degrees and indices computed once, for a graph that stays;
         * output: ``[V_dst, out]``.
 
@@ -156,10 +156,10 @@ class TVDiffConv(MessagePassing):
             else:
                 edge_index = torch.stack([col, row])
         else:
+            _check_weight(edge_index, edge_weight)
             if num_destination is None:
                 raise ValueError("'size' is needed where the destination nodes have no features: pass "
                                  "size=(num_source, num_destination)")
-            _check_weight(edge_index, edge_weight)
             check_index('edge_index', edge_index, (num_source, num_destination) if j == 0 else
                         (num_destination, num_source))
             norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
@@ -199,9 +199,8 @@ class TVDiffConv(MessagePassing):
             if edge_weight is None:
                 edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
             edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
-        dtype = edge_index.dtype
-        rowptr, _, col, norm = self._normalized(edge_index, degree,
-                                                dtype if dtype.is_floating_point else torch.get_default_dtype())
+        dtype = torch.promote_types(torch.promote_types(edge_index.dtype, torch.float32), self.weight.dtype)
+        rowptr, _, col, norm = self._normalized(edge_index, degree, dtype)
         graph = NormalizedGraph(csr_tensor(rowptr, col, norm, (edge_index.size(0), edge_index.size(1))))
         if graph.norm.requires_grad:
             raise ValueError("'edge_weight', the values of 'edge_index' or 'degree' require a gradient, which a "
@@ -288,6 +287,8 @@ class TVDiffConv(MessagePassing):
 
 
 def _check_weight(edge_index: Adj, edge_weight: OptTensor) -> None:
+    if isinstance(edge_index, Tensor) and edge_index.layout in (torch.sparse_bsr, torch.sparse_bsc):
+        raise ValueError(f"'edge_index' must be COO, CSR or CSC where it is a sparse tensor, got {edge_index.layout}")
     if edge_weight is None:
         return
     if is_sparse(edge_index):
