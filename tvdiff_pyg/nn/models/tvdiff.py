@@ -32,9 +32,11 @@ class TVDiff(InteractionModel):
     ``eps`` prediction the energy compares noise with predicted noise, and scores are :math:`\hat x_0`. Ranking
     starts from a user's clean row and runs the whole reverse process (SPEC 6).
 
-    The ``factored`` engine makes no B x N array (SPEC 7): rows enter as sparse bags, noise as a mixture of a few
-    shared probe rows, the energy through the Gram matrix of the item codes, and ranking runs in the codes' space. Loss
-    and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the batch. It does not
+    The ``factored`` engine needs no B x N array (SPEC 7): rows enter as sparse bags, noise as a mixture of a few
+    shared probe rows, the energy through the Gram matrix of the item codes, and ranking runs in the codes' space. Two
+    parts make scores of all items nevertheless: the exact energy where B < 2 d / 3, as they are then fewer than the
+    entries of H and cost less, and a sampler that ranks the catalogue (``ARGumbelSampler`` without ``pool_size``, in
+    blocks of rows). Loss and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the batch. It does not
     train with ``eps`` prediction. ``dense`` is the paper's way, step by step, and the oracle.
 
     Args:
