@@ -36,8 +36,8 @@ class TVDiff(InteractionModel):
     shared probe rows, the energy through the Gram matrix of the item codes, and ranking runs in the codes' space. Two
     parts make scores of all items nevertheless: the exact energy where B < 2 d / 3, as they are then fewer than the
     entries of H and cost less, and a sampler that ranks the catalogue (``ARGumbelSampler`` without ``pool_size``, in
-    blocks of rows). Loss and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the batch. It does not
-    train with ``eps`` prediction. ``dense`` is the paper's way, step by step, and the oracle.
+    blocks of rows). Loss and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the
+    batch. It does not train with ``eps`` prediction. ``dense`` is the paper's way, step by step, and the oracle.
 
     Args:
         interactions: the training interactions: the graph, and the rows to reconstruct.
