@@ -33,15 +33,27 @@ def csr_positions(rowptr: Tensor, index: Tensor) -> Tuple[Tensor, Tensor]:
     return row, start[row] + offset
 
 
+def transformed() -> bool:
+    """Tell whether a transform of :mod:`torch.func` or forward-mode differentiation is at work, which gradients written
+    by hand do not support."""
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
+
+
+def readable(values: Tensor) -> bool:
+    """Tell whether a check may read values: not on a GPU, which would have to wait for it, nor while a compiler or
+    :mod:`torch.func` traces, nor where there are none."""
+    return not (torch.compiler.is_compiling() or values.device.type != 'cpu' or values.numel() == 0 or transformed())
+
+
 def check_index(name: str, index: Tensor, sizes: Tuple[int, int]) -> None:
     """Raise ``ValueError``, naming the argument, unless ``index`` is ``[2, n]`` with rows below ``sizes``.
 
-    The range is checked on the CPU, where it is cheap; not on a GPU, which would have to wait for it, nor while a
-    compiler traces.
+    The range is checked where the indices are :func:`readable`.
     """
     if index.dim() != 2 or index.size(0) != 2 or index.is_floating_point():
         raise ValueError(f"'{name}' must hold integers of shape [2, n], got {index.dtype} of {list(index.shape)}")
-    if index.device.type != 'cpu' or index.size(1) == 0 or torch.compiler.is_compiling():
+    if not readable(index):
         return
     for row, size in enumerate(sizes):
         low, high = (int(value) for value in index[row].aminmax())

@@ -50,6 +50,22 @@ def test_closed_forms(name, num_steps, scale, low, high):
     assert schedule.noiseless == (scale == 0)
 
 
+@pytest.mark.parametrize('num_steps, scale, low, high', [
+    (5, 1e-4, 5e-4, 5e-3), (50, 1e-4, 1e-3, 5e-3), (50, 1e-3, 1e-3, 1e-2), (10, 1e-3, 1e-3, 1e-2),
+    (40, 1e-3, 1e-3, 1e-2)])
+def test_the_published_settings_hardly_differ_from_1(num_steps, scale, low, high):
+    """As the class tells, and as its float64 is for."""
+    variance = NoiseSchedule('linear-var', num_steps, scale, low, high).sqrt_one_minus_alpha_bar ** 2
+    assert 0.999e-5 < variance.min() and variance.max() < 2e-5
+    assert 0.8e-8 < variance.diff().min() and variance.diff().max() < 1.01e-6
+
+
+def test_which_betas_are_cut():
+    assert max(betas('linear', 5, 1.0, 0.5, 0.9999)) == 0.9999
+    assert NoiseSchedule('linear', 2, 1.0, 0.5, 0.9999).sqrt_one_minus_alpha_bar[1] ** 2 > 0.9995
+    assert NoiseSchedule('linear-var', 2, 1.0, 0.5, 0.9999).sqrt_one_minus_alpha_bar[1] ** 2 < 0.9991
+
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_first_step_is_exact(name, dtype):

@@ -15,6 +15,16 @@ def test_values_and_gradients():
     assert head(source, target, PAIRS[:, :0]).shape == (0,)
 
 
+def test_transforms_of_torch_func():
+    head, source, target = CrossCorrelation(), torch.randn(2, 4, 3), torch.randn(5, 3)
+    expected = (source @ target.t())[:, PAIRS[0], PAIRS[1]]
+    torch.testing.assert_close(torch.func.vmap(head, (0, None, None))(source, target, PAIRS), expected)
+    value, tangent = torch.func.jvp(lambda s: head(s, target, PAIRS), (source[0],), (source[1],))
+    torch.testing.assert_close((value, tangent), tuple(expected))  # linear
+    grad = torch.func.grad(lambda s: head(s, target, PAIRS).sum())(source[0])
+    torch.testing.assert_close(grad, torch.zeros(4, 3).index_add(0, PAIRS[0], target[PAIRS[1]]))
+
+
 @pytest.mark.parametrize('form', ['edges', 'sparse', 'prepared'])
 @pytest.mark.filterwarnings('ignore:Sparse')
 def test_autocast_with_a_convolution(form):

@@ -53,6 +53,7 @@ def test_hops(normalization, num_hops):
     expected = (torch.linalg.matrix_power(rbar.t() @ rbar, num_hops - 1) @ rbar.t() @ weight).tanh()
     graph = model.conv.prepare(EDGE_INDEX, size=(M, N))
     torch.testing.assert_close(model.items(graph), expected)
+    torch.testing.assert_close(item_codes(rbar, [weight], num_hops), expected)
     pick = torch.randn(N, 4, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(torch.autograd.grad((model.items(graph) * pick).sum(), weight),
                                torch.autograd.grad((expected * pick).sum(), weight))

@@ -52,10 +52,11 @@ class NoiseSchedule(torch.nn.Module):
       \frac{\pi}{2})`;
     * ``binomial``: :math:`\beta_t = 1 / (T - t + 1)`.
 
-    Each :math:`\beta_t` is at most 0.999, and :math:`\beta_0` is then fixed to 1e-5. ``cosine`` and ``binomial``
-    ignore scale and range, except that ``scale = 0`` turns the noise off whatever the schedule. Everything is
-    computed in float64; :math:`\bar\alpha` lies within 1e-7 of 1 in the published settings, so the derived
-    coefficients, not :math:`\bar\alpha`, are what becomes a buffer of type ``dtype``.
+    The :math:`\beta_t` of ``linear-var`` and ``cosine`` are cut at 0.999, and :math:`\beta_0` is then fixed to 1e-5.
+    ``cosine`` and ``binomial`` ignore scale and range, except that ``scale = 0`` turns the noise off whatever the
+    schedule. Everything is computed in float64: in the published settings :math:`1 - \bar\alpha` goes from 1e-5 to at
+    most 2e-5, in steps of 1e-8 to 1e-6, and float32 resolves 6e-8 beside 1. So the derived coefficients, not
+    :math:`\bar\alpha`, are what becomes a buffer of type ``dtype``.
 
     Args:
         name: one of the four schedules.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tvdiff_pyg.nn.functional import Entries, sampled_dot
-from tvdiff_pyg.utils import check_index
+from tvdiff_pyg.utils import check_index, transformed
 
 
 class CrossCorrelation(torch.nn.Module):
@@ -15,7 +15,8 @@ class CrossCorrelation(torch.nn.Module):
         s_{ui} = \langle c_u, h_i \rangle
 
     Differentiable in both sets of codes, and without an array of a row a pair: the scores are entries of a sampled
-    product, their gradients two sparse ones. The scores of all pairs of a block are ``source[block] @ target.t()``.
+    product, their gradients two sparse ones (only in transforms of :mod:`torch.func` there is such an array). The
+    scores of all pairs of a block are ``source[block] @ target.t()``.
 
     Shapes:
         * ``source``: ``[V_src, d]``, ``target``: ``[V_dst, d]``;
@@ -36,6 +37,8 @@ class CrossCorrelation(torch.nn.Module):
                              f"{target.size(-1)}")
         check_index('edge_label_index', edge_label_index, (source.size(0), target.size(0)))
         row, col = edge_label_index
+        if transformed():
+            return (source[row] * target[col]).sum(-1)
         order = row.argsort(stable=True)
         pairs = Entries.of(row[order], col[order], source.size(0), target.size(0))
         scores = sampled_dot(pairs, source, target)

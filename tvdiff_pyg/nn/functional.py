@@ -1,9 +1,9 @@
 """Products with sparse operands, and the free energy's parts, without an array over users and items (SPEC 7).
 
-Every function has its gradient written by hand, because autograd's own would gather ``nnz x d`` rows. Under autocast
-they compute in float32. All sparse work
-goes through two primitives: :func:`torch.nn.functional.embedding_bag`, which sums weighted rows of a table without
-storing them, and :func:`torch.sparse.sampled_addmm`, which computes single entries of a dense product.
+Every function has its gradient written by hand, because autograd's own would gather ``nnz x d`` rows; so
+:mod:`torch.func` does not go through them. Under autocast they compute in float32. All sparse work goes through two
+primitives: :func:`torch.nn.functional.embedding_bag`, which sums weighted rows of a table without storing them, and
+:func:`torch.sparse.sampled_addmm`, which computes single entries of a dense product.
 """
 from __future__ import annotations
 

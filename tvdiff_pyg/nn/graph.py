@@ -57,7 +57,7 @@ class NormalizedGraph(torch.nn.Module):
             row, position = csr_positions(self.rowptr, index)
             entries = Entries.of(row, self.col[position], index.numel(), self.num_source)
             value = self.norm[position]
-        return sparse_matmul(entries, value.to(h.dtype), h, sparse_grad)
+        return sparse_matmul(entries, value.to(h.dtype), h, sparse_grad).to(h.dtype)  # float32 under autocast
 
     def transpose_matmul(self, h: Tensor) -> Tensor:
         """Return the source nodes' sums ``[V_src, d]`` of destination rows ``h``, ``[V_dst, d]``: a hop back."""
@@ -66,7 +66,7 @@ class NormalizedGraph(torch.nn.Module):
         back = torch.empty_like(self.perm).scatter_(0, self.perm, torch.arange(self.perm.numel(),
                                                                                device=self.perm.device))
         entries = Entries(self.col[self.perm], self.row[self.perm], self.colptr, back, self.rowptr)
-        return sparse_matmul(entries, self.norm[self.perm].to(h.dtype), h)
+        return sparse_matmul(entries, self.norm[self.perm].to(h.dtype), h).to(h.dtype)
 
     def extra_repr(self) -> str:
         return f'{self.num_source} -> {self.num_destination}, {self.col.numel()} edges'

@@ -38,14 +38,21 @@ def normalized(r: Tensor, normalization: str = 'sym') -> Tensor:
     return diagonal(r.sum(1), a) @ r @ diagonal(r.sum(0), b)
 
 
-def item_codes(r_bar: Optional[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    r"""Return the item codes :math:`H = \tanh(\bar R^T W_U)`, then :math:`H \leftarrow \tanh(H W_U^l)` (SPEC 3).
+def item_codes(r_bar: Optional[Tensor], weights: Sequence[Tensor], num_hops: int = 1) -> Tensor:
+    r"""Return the item codes :math:`H = \tanh((\bar R^T \bar R)^{K - 1} \bar R^T W_U)`, then :math:`H \leftarrow
+    \tanh(H W_U^l)` (SPEC 3).
 
     Args:
         r_bar: the normalised matrix ``[M, N]``; ``None`` for no graph, :math:`H = \tanh(W)`.
         weights: :math:`W_U` ``[M, d]`` (or the free table ``[N, d]``), then the deeper layers ``[d_l, d_(l+1)]``.
+        num_hops: K; not used without a graph.
     """
-    h = torch.tanh(weights[0] if r_bar is None else r_bar.t() @ weights[0])
+    h = weights[0]
+    if r_bar is not None:
+        h = r_bar.t() @ h
+        for _ in range(num_hops - 1):
+            h = r_bar.t() @ (r_bar @ h)
+    h = torch.tanh(h)
     for weight in weights[1:]:
         h = torch.tanh(h @ weight)
     return h
@@ -152,7 +159,15 @@ def tvdiff_scores(model: 'TVDiff', users: Tensor) -> Tensor:
     """Return the scores ``[B, N]``, in float64, that SPEC 1 to 6 give for the weights and settings of ``model``.
 
     Only parameters, names of options and the graph's edges are read from the model; nothing of it is called.
+
+    Raises:
+        ValueError: a denoiser other than :class:`~tvdiff_pyg.nn.AnisotropicDenoiser`, whose equations SPEC 3 has not.
     """
+    from tvdiff_pyg.nn.denoiser import AnisotropicDenoiser
+
+    if type(model.denoiser) is not AnisotropicDenoiser:
+        raise ValueError(f"'model' must have an AnisotropicDenoiser, got {type(model.denoiser).__name__}: write its "
+                         f"equations out in a reference of your own")
     d, schedule = model.denoiser, model.diffusion.schedule
     r = dense_interactions(model.interactions.edge_index, model.num_users, model.num_items)
 
@@ -163,7 +178,7 @@ def tvdiff_scores(model: 'TVDiff', users: Tensor) -> Tensor:
         return [double(parameter).t() for parameter in layers.parameters()]  # one weight a layer, no bias
 
     if d.conv is not None:
-        items = item_codes(normalized(r, d.normalization), [double(d.conv.weight), *deeper(d.item_layers)])
+        items = item_codes(normalized(r, d.normalization), [double(d.conv.weight), *deeper(d.item_layers)], d.num_hops)
     else:
         assert d.item_table is not None
         items = item_codes(None, [double(d.item_table), *deeper(d.item_layers)])

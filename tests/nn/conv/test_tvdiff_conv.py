@@ -3,7 +3,9 @@ from shutil import which
 import pytest
 import torch
 from torch_geometric import EdgeIndex
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.testing import assert_module
+from torch_geometric.typing import SparseTensor
 
 from tvdiff_pyg.nn import TVDiffConv
 from tvdiff_pyg.nn.conv import tvdiff_conv
@@ -159,6 +161,52 @@ def test_gradients(normalization):
     assert torch.autograd.gradcheck(function, [i.requires_grad_() for i in inputs])
 
 
+@pytest.mark.parametrize('form', ['few edges', 'many edges', 'prepared'])
+def test_transforms_of_torch_func(form, monkeypatch):
+    monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', 2 ** 60 if form == 'few edges' else 0)
+    conv, x, tangent, weight = TVDiffConv(3, 6), features(5, 3), features(5, 3, 1), features(4, 6)
+    edges = conv.prepare(EDGE_INDEX, size=SIZE) if form == 'prepared' else EDGE_INDEX
+
+    def loss(x):
+        return (conv((x, None), edges, size=SIZE) * weight).sum()
+
+    leaf = x.clone().requires_grad_()
+    expected, = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    torch.testing.assert_close(torch.func.jvp(loss, (x,), (tangent,)), (loss(x), (expected * tangent).sum()))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(loss(dual))[1], (expected * tangent).sum())
+    both = torch.stack([x, tangent])
+    torch.testing.assert_close(torch.func.vmap(loss)(both), torch.stack([loss(x), loss(tangent)]))
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(both)[0], expected)
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+def test_signed_weights_need_degrees_of_their_own(normalization):
+    conv, x = TVDiffConv(3, 6, normalization), features(5, 3)
+    weight = torch.tensor([-1.0, 1] * 3) * torch.tensor(WEIGHT)
+    absolute = adjacency(weight.abs())
+    degree = absolute.sum(1), absolute.sum(0)
+    adj_t, leaf = adjacency(weight).t().to_sparse_coo(), weight.clone().requires_grad_()
+    expected = (normalized(absolute, normalization).t() * adjacency(weight).t().sign() @ x @ conv.weight).tanh()
+    for edges in ((EDGE_INDEX, leaf), (adj_t, None)):
+        torch.testing.assert_close(conv((x, None), *edges, SIZE, degree), expected)
+        if normalization != 'raw':
+            with pytest.raises(ValueError, match="degrees must be >= 0, but a source node's is -1.*pass 'degree'"):
+                conv((x, None), *edges, SIZE)
+    torch.testing.assert_close(conv((x, None), conv.prepare(EDGE_INDEX, weight, SIZE, degree)), expected)
+    conv((x, None), EDGE_INDEX, leaf, SIZE, degree).sum().backward()
+    assert leaf.grad.isfinite().all()
+    if normalization == 'raw':
+        torch.testing.assert_close(conv((x, None), EDGE_INDEX, weight, SIZE), expected)
+        return
+    with pytest.raises(ValueError, match="degrees must be >= 0"):
+        conv.prepare(EDGE_INDEX, weight, SIZE)
+    with pytest.raises(ValueError, match="degrees must be >= 0"):
+        conv((x, None), EDGE_INDEX, None, SIZE, (-degree[0], degree[1]))
+
+
 def test_gradient_of_a_zero_weight_is_finite():
     edge_weight = torch.tensor([1.0, 0.0], requires_grad=True)
     TVDiffConv(2, 3)((features(2, 2), None), torch.tensor([[0, 1], [0, 1]]), edge_weight, size=(2, 2)).sum().backward()
@@ -190,10 +238,13 @@ def test_glorot_and_repr():
     (dict(size=SIZE, edge_weight=torch.ones(6, 1)), r'shape \[6\].*got \[6, 1\]'),
     (dict(size=SIZE, degree=(torch.ones(4), torch.ones(4))), '5 source nodes, got 4'),
     (dict(size=SIZE, degree=(torch.ones(5), torch.ones(5))), '4 destination nodes, got 5'),
+    (dict(size=SIZE, degree=(torch.ones(5, 1), torch.ones(4))), r'5 source nodes, got 5 of shape \[5, 1\]'),
+    (dict(size=SIZE, degree=(torch.ones(5), torch.ones(4, 1))), r'4 destination nodes, got 4 of shape \[4, 1\]'),
 ])
-def test_errors_in_a_call(arguments, message):
+@pytest.mark.parametrize('normalization', ['sym', 'raw'])
+def test_errors_in_a_call(normalization, arguments, message):
     with pytest.raises(ValueError, match=message):
-        TVDiffConv(3, 6)((features(5, 3), None), EDGE_INDEX, **arguments)
+        TVDiffConv(3, 6, normalization)((features(5, 3), None), EDGE_INDEX, **arguments)
 
 
 def test_errors():
@@ -279,6 +330,24 @@ def test_half_precision(dtype, tolerance):
         assert conv.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize('featureless', [False, True])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_one_type_under_autocast(featureless, monkeypatch):
+    """Whatever the form of the edges, and however many there are."""
+    conv = TVDiffConv(5 if featureless else 3, 6).float()
+    x = None if featureless else features(5, 3).float()
+    expected = conv((x, None), EDGE_INDEX, size=SIZE)
+    for edges in (EDGE_INDEX, adjacency().t().float().to_sparse_csr(), conv.prepare(EDGE_INDEX, size=SIZE)):
+        for limit in (0, 2 ** 60):
+            monkeypatch.setattr(tvdiff_conv, 'SORT_FROM', limit)
+            with torch.autocast('cpu', torch.bfloat16):
+                out = conv((x, None), edges, size=SIZE)
+            assert out.dtype == (torch.float32 if featureless else torch.bfloat16)
+            torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=2e-2)
+            grad, = torch.autograd.grad(out.sum(), conv.weight)
+            assert grad.dtype == torch.float32 and grad.isfinite().all()
+
+
 def test_half_precision_counts_degrees_beyond_its_range():
     """A degree of 70,000 is infinite in float16, and 257 is 256 in bfloat16."""
     edges = torch.stack([torch.zeros(70_000, dtype=torch.long), torch.arange(70_000)])
@@ -313,6 +382,51 @@ def test_prepare_takes_whole_numbers_as_weights(normalization):
     torch.testing.assert_close(conv((x, None), conv.prepare(EDGE_INDEX, weight, SIZE)), expected)
     adj_t = adjacency(weight).long().t().to_sparse_csr()
     torch.testing.assert_close(conv((x, None), conv.prepare(adj_t)), expected)
+
+
+@pytest.mark.parametrize('aggr', ['sum', 'mean', 'max', 'min', 'mul', 'median', 'std', 'var', 'softmax',
+                                  SumAggregation(), ['sum', 'max'], ['sum', 'mean']], ids=str)
+@pytest.mark.parametrize('form', ['csr', 'torch-sparse', 'prepared'])
+@pytest.mark.parametrize('explain', [False, True], ids=['plain', 'explain'])
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_every_aggregation_takes_every_form_of_the_edges(aggr, form, explain):
+    """Weighted and normalised, whether PyG can fuse it or not."""
+    if form == 'torch-sparse':
+        pytest.importorskip('torch_sparse')
+    order = (EDGE_INDEX[1] * 5 + EDGE_INDEX[0]).argsort()  # as in the graph: an explanation's mask is one entry an edge
+    edges, weight, x = EDGE_INDEX[:, order], torch.tensor(WEIGHT)[order], features(5, 3)
+    if form == 'csr':
+        graph = torch.sparse_coo_tensor(edges.flip(0), weight, SIZE[::-1]).to_sparse_csr()
+    elif form == 'torch-sparse':
+        graph = SparseTensor(row=edges[1], col=edges[0], value=weight, sparse_sizes=SIZE[::-1])
+    else:
+        graph = TVDiffConv(3, 6).prepare(edges, weight, SIZE)
+    conv, back = (TVDiffConv(3, 6, aggr=aggr, flow=flow) for flow in ('source_to_target', 'target_to_source'))
+    back.load_state_dict(conv.state_dict())
+    for layer in (conv, back):
+        layer.explain, layer._edge_mask = explain, torch.linspace(-1, 1, 6)
+    expected = conv((x, None), edges, weight, size=SIZE)
+    torch.testing.assert_close(conv((x, None), graph, size=SIZE), expected)
+    if form == 'prepared':
+        torch.testing.assert_close(back((None, x), graph, size=SIZE[::-1]), expected)
+
+
+@pytest.mark.parametrize('in_channels', [3, -1])
+def test_a_graph_is_prepared_in_the_layers_precision(in_channels, edge_weight):
+    torch.set_default_dtype(torch.float32)
+    conv, x = TVDiffConv(in_channels, 6).double(), features(5, 3).double()
+    weight = None if edge_weight is None else edge_weight.float()
+    graph = conv.prepare(EDGE_INDEX, weight, SIZE)
+    torch.testing.assert_close(conv((x, None), graph), conv((x, None), EDGE_INDEX, weight, SIZE), rtol=0, atol=1e-15)
+    assert TVDiffConv(3, 6).half().prepare(EDGE_INDEX, torch.ones(6).long(), SIZE).norm.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings('ignore:Sparse')
+def test_blocked_sparse_tensors_are_refused():
+    conv, adj_t = TVDiffConv(3, 6), adjacency().t().to_sparse_bsr((1, 1))
+    for call in (lambda: conv((features(5, 3), None), adj_t), lambda: conv.prepare(adj_t)):
+        with pytest.raises(ValueError, match="'edge_index' must be COO, CSR or CSC .* got torch.sparse_bsr"):
+            call()
 
 
 def test_what_cannot_be_prepared():

@@ -6,7 +6,7 @@ import torch
 
 from tvdiff_pyg.diffusion import GaussianDiffusion, LossHistoryTimesteps, NoiseSchedule, TimestepSampler
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
-from tvdiff_pyg.nn import AnisotropicDenoiser, EntropyTerm, HelmholtzFreeEnergy, TVDiff
+from tvdiff_pyg.nn import AnisotropicDenoiser, DiffRec, EntropyTerm, HelmholtzFreeEnergy, TVDiff
 from tvdiff_pyg.sampling import ARGumbelSampler, NegativeSampler, PopularitySampler, UniformSampler
 from tvdiff_pyg.testing import bce_entropy, bpr_entropy, energy, free_energy, nll_entropy, planted_blocks, tvdiff_scores
 from tvdiff_pyg.typing import Batch
@@ -162,6 +162,7 @@ def test_gradients(entropy, options):
 
 SETTINGS = [
     dict(), dict(time_type='align', hidden_channels=[3, 4]), dict(time_type='gate', normalization='linkprop'),
+    dict(num_hops=2), dict(num_hops=3, normalization='linkprop', hidden_channels=[3, 4]),
     dict(normalization='none'), dict(normalization='left', schedule={'name': 'cosine', 'num_steps': 7}),
     dict(schedule={'name': 'binomial', 'num_steps': 1}), dict(schedule={'name': 'linear-var', 'scale': 1e-4}),
 ]
@@ -180,6 +181,11 @@ def test_scorer_is_the_dense_reverse_process(prediction, options, engine):
     assert not out.requires_grad
     single = torch.cat([model.scorer()(u.view(1)) for u in USERS])
     torch.testing.assert_close(single, out)
+
+
+def test_the_oracle_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="'model' must have an AnisotropicDenoiser, got MLPDenoiser"):
+        tvdiff_scores(DiffRec(MATRIX, GaussianDiffusion(NoiseSchedule()), 3), USERS)
 
 
 @pytest.mark.parametrize('mode', [True, False])

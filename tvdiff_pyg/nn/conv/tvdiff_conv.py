@@ -14,7 +14,7 @@ from torch_geometric.utils import cumsum, is_sparse, scatter, spmm
 
 from tvdiff_pyg.nn.cross_correlation import CrossCorrelation
 from tvdiff_pyg.nn.graph import NormalizedGraph
-from tvdiff_pyg.utils import check_index, csr_tensor
+from tvdiff_pyg.utils import check_index, csr_tensor, readable, transformed
 
 NORMALIZATIONS: Dict[str, Tuple[float, float]] = {
     'sym': (0.5, 0.5),
@@ -35,8 +35,9 @@ class TVDiffConv(MessagePassing):
         H_i = \mathrm{act}\Big(\sum_{u \in N(i)} w_{ui} \deg(u)^{-a} \deg(i)^{-b}\, x_u W \Big)
 
     ``(a, b)`` is (1/2, 1/2) for ``sym``, (1, 0) for ``left``, (1/4, 1/2) for ``linkprop`` and (0, 0) for ``raw``;
-    degrees are sums of edge weights, and a node of degree 0 gives 0. Sources without features (``x_src = None``)
-    are the paper's case: :math:`x_u W` is then row :math:`u` of the free table :math:`W`.
+    degrees are sums of edge weights, and a node of degree 0 gives 0. Weights should be >= 0; signed ones need a
+    ``degree`` of their own in a call, the sums of their absolute values say. Sources without features
+    (``x_src = None``) are the paper's case: :math:`x_u W` is then row :math:`u` of the free table :math:`W`.
 
     Args:
         in_channels: width of the source features, -1 to find it at the first call, or the number of source nodes
@@ -51,15 +52,15 @@ class TVDiffConv(MessagePassing):
         * ``x``: ``[V, in]``, or a pair ``([V_src, in] or None, anything or None)`` (the other way round where
           ``flow`` is ``target_to_source``: its entries follow the rows of ``edge_index``);
         * ``edge_index``: ``[2, E]``, a tensor or an ``EdgeIndex``, or the transposed adjacency ``[V_dst, V_src]`` as a
-          sparse tensor (torch's, in any layout, or torch-sparse's), whose values are then the edge weights, or what
+          sparse tensor (torch's COO, CSR or CSC, or torch-sparse's), whose values are then the edge weights, or what
           :meth:`prepare` made of either: degrees and indices computed once, for a graph that stays;
         * output: ``[V_dst, out]``.
 
     Raises:
-        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong length, an index out
-            of range (checked on the CPU), a number of source nodes other than that of their features, a number of
-            destination nodes that nothing tells, or a sparse tensor or a prepared graph of another number of them than
-            ``size`` or their features.
+        ValueError: an unknown normalisation, weights of the wrong length, degrees of the wrong shape, a degree
+            below 0 or an index out of range (both checked on the CPU), a number of source nodes other than that of
+            their features, a number of destination nodes that nothing tells, or a sparse tensor or a prepared graph of
+            another number of them than ``size`` or their features.
 
     Source: "anisotropic denoiser" of arXiv 2511.20122.
     """
@@ -130,14 +131,17 @@ class TVDiffConv(MessagePassing):
         num_destination = None if x[i] is None else x[i].size(0)
         if size is not None and size[i] is not None:
             num_destination = size[i]
+        norm = None
         if isinstance(edge_index, NormalizedGraph):
             if edge_weight is not None or degree is not None:
                 raise ValueError("'edge_weight' and 'degree' are part of a prepared 'edge_index': give them to prepare")
             _check_destinations(edge_index.num_destination, num_destination)
-            return self.act(edge_index.matmul(h))
-
-        sparse = is_sparse(edge_index)
-        if sparse:
+            if self.aggr in ('sum', 'add') and self._fuses():
+                return self.act(edge_index.matmul(h))
+            num_destination, norm = edge_index.num_destination, edge_index.norm.to(h.dtype)
+            pair = edge_index.col, edge_index.row
+            edge_index = torch.stack([pair[j], pair[i]])
+        elif is_sparse(edge_index):
             if isinstance(edge_index, SparseTensor):
                 edge_index = edge_index.to_torch_sparse_csr_tensor(h.dtype)
             if edge_index.size(1) != num_source:
@@ -145,14 +149,17 @@ class TVDiffConv(MessagePassing):
                                  f"(or, without features, rows of the weight) for {num_source}")
             _check_destinations(edge_index.size(0), num_destination)
             num_destination = edge_index.size(0)
-        elif num_destination is None:
-            raise ValueError("'size' is needed where the destination nodes have no features: pass "
-                             "size=(num_source, num_destination)")
-        norm = None
-        _check_weight(edge_index, edge_weight)
-        if sparse:
-            edge_index = self._normalized_adj_t(edge_index, degree, h.dtype)
+            _check_weight(edge_index, edge_weight)
+            rowptr, row, col, norm = self._normalized(edge_index, degree, h.dtype)
+            if self._fuses() or j == 1:  # PyG refuses a sparse tensor in the other flow
+                edge_index = csr_tensor(rowptr, col, norm, (num_destination, num_source))
+            else:
+                edge_index = torch.stack([col, row])
         else:
+            _check_weight(edge_index, edge_weight)
+            if num_destination is None:
+                raise ValueError("'size' is needed where the destination nodes have no features: pass "
+                                 "size=(num_source, num_destination)")
             check_index('edge_index', edge_index, (num_source, num_destination) if j == 0 else
                         (num_destination, num_source))
             norm = self._norm(edge_index[j], edge_index[i], edge_weight, num_source, num_destination, degree, h.dtype)
@@ -192,9 +199,9 @@ class TVDiffConv(MessagePassing):
             if edge_weight is None:
                 edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
             edge_index = _csr(edge_index[j], edge_index[i], edge_weight, size[j], size[i])
-        dtype = edge_index.dtype
-        graph = NormalizedGraph(self._normalized_adj_t(
-            edge_index, degree, dtype if dtype.is_floating_point else torch.get_default_dtype()))
+        dtype = torch.promote_types(torch.promote_types(edge_index.dtype, torch.float32), self.weight.dtype)
+        rowptr, _, col, norm = self._normalized(edge_index, degree, dtype)
+        graph = NormalizedGraph(csr_tensor(rowptr, col, norm, (edge_index.size(0), edge_index.size(1))))
         if graph.norm.requires_grad:
             raise ValueError("'edge_weight', the values of 'edge_index' or 'degree' require a gradient, which a "
                              "prepared graph does not give: pass 'edge_index' as it is, or detach them")
@@ -220,11 +227,16 @@ class TVDiffConv(MessagePassing):
             return spmm(adj_t, h, reduce=self.aggr)
         return NormalizedGraph(adj_t).matmul(h)
 
+    def _fuses(self) -> bool:
+        """Tell whether a sparse tensor or a prepared graph is multiplied, instead of making messages of its edges."""
+        return (self.fuse and not self.explain and self.aggr in ('sum', 'add', 'mean', 'min', 'max')
+                and not transformed())
+
     def _sorts(self, edge_index: Tensor, h: Tensor, norm: OptTensor) -> bool:
         """Tell whether to sort the edges of this call and sum them as a sparse product, instead of scattering messages.
 
         ``benchmarks.backends`` measures both. Messages are made where somebody looks at them (hooks, explanations,
-        subclasses), where weights want a gradient, and for a compiler, which fuses them itself.
+        subclasses), where weights want a gradient, for a compiler, which fuses them itself, and in transforms.
         """
         if torch.compiler.is_compiling() or h.device.type != 'cpu' or edge_index.size(1) * h.size(1) < SORT_FROM:
             return False
@@ -232,11 +244,15 @@ class TVDiffConv(MessagePassing):
             self._aggregate_forward_pre_hooks or self._aggregate_forward_hooks or \
             self._propagate_forward_pre_hooks or self._propagate_forward_hooks
         return (type(self) is TVDiffConv and self.aggr in ('sum', 'add') and not seen
-                and not (norm is not None and norm.requires_grad))
+                and not (norm is not None and norm.requires_grad) and not transformed())
 
     def _norm(self, source: Tensor, destination: Tensor, weight: OptTensor, num_source: int, num_destination: int,
               degree: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype) -> OptTensor:
         a, b = NORMALIZATIONS[self.normalization]
+        for vector, nodes, side in zip(degree or (), (num_source, num_destination), ('source', 'destination')):
+            if vector.size() != (nodes,):
+                raise ValueError(f"'degree' must hold one number a node: {nodes} {side} nodes, got {vector.numel()} of "
+                                 f"shape {list(vector.shape)}")
         if a == b == 0:
             return weight if weight is None else weight.to(dtype)
         exact = torch.promote_types(dtype, torch.float32)  # half precision cannot count to a degree
@@ -244,19 +260,22 @@ class TVDiffConv(MessagePassing):
         if degree is None:
             degree = (scatter(weight, source, dim_size=num_source, reduce='sum'),
                       scatter(weight, destination, dim_size=num_destination, reduce='sum'))
-        for vector, nodes, side in zip(degree, (num_source, num_destination), ('source', 'destination')):
-            if vector.numel() != nodes:
-                raise ValueError(f"'degree' must hold one number a node: {nodes} {side} nodes, got {vector.numel()}")
+        for vector, exponent, side in zip(degree, (a, b), ('source', 'destination')):
+            if exponent and readable(vector) and vector.detach().min() < 0:
+                raise ValueError(f"degrees must be >= 0, but a {side} node's is {float(vector.detach().min())}: with "
+                                 f"signed weights pass 'degree', the sums of their absolute values say")
         norm = weight * _power(degree[0].to(exact), -a)[source] * _power(degree[1].to(exact), -b)[destination]
         return norm.to(dtype)
 
-    def _normalized_adj_t(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]],
-                          dtype: torch.dtype) -> Tensor:
+    def _normalized(self, adj_t: Tensor, degree: Optional[Tuple[Tensor, Tensor]],
+                    dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a transposed adjacency's row pointers, destinations, sources and normalised values."""
         adj_t = adj_t if adj_t.layout == torch.sparse_csr else adj_t.to_sparse_csr()
         rowptr, col = adj_t.crow_indices(), adj_t.col_indices()
         row = torch.arange(adj_t.size(0), device=rowptr.device).repeat_interleave(rowptr.diff())
         norm = self._norm(col, row, adj_t.values(), adj_t.size(1), adj_t.size(0), degree, dtype)
-        return csr_tensor(rowptr, col, norm, (adj_t.size(0), adj_t.size(1)))
+        assert norm is not None
+        return rowptr, row, col, norm
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Give a weight that has no width yet as it is: there is nothing to detach."""
@@ -268,6 +287,8 @@ class TVDiffConv(MessagePassing):
 
 
 def _check_weight(edge_index: Adj, edge_weight: OptTensor) -> None:
+    if isinstance(edge_index, Tensor) and edge_index.layout in (torch.sparse_bsr, torch.sparse_bsc):
+        raise ValueError(f"'edge_index' must be COO, CSR or CSC where it is a sparse tensor, got {edge_index.layout}")
     if edge_weight is None:
         return
     if is_sparse(edge_index):

@@ -32,10 +32,12 @@ class TVDiff(InteractionModel):
     ``eps`` prediction the energy compares noise with predicted noise, and scores are :math:`\hat x_0`. Ranking
     starts from a user's clean row and runs the whole reverse process (SPEC 6).
 
-    The ``factored`` engine makes no B x N array (SPEC 7): rows enter as sparse bags, noise as a mixture of a few
-    shared probe rows, the energy through the Gram matrix of the item codes, and ranking runs in the codes' space. Loss
-    and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the batch. It does not
-    train with ``eps`` prediction. ``dense`` is the paper's way, step by step, and the oracle.
+    The ``factored`` engine needs no B x N array (SPEC 7): rows enter as sparse bags, noise as a mixture of a few
+    shared probe rows, the energy through the Gram matrix of the item codes, and ranking runs in the codes' space. Two
+    parts make scores of all items nevertheless: the exact energy where B < 2 d / 3, as they are then fewer than the
+    entries of H and cost less, and a sampler that ranks the catalogue (``ARGumbelSampler`` without ``pool_size``, in
+    blocks of rows). Loss and ranking are exact; the noise is exactly Gaussian for every user, but correlated across the
+    batch. It does not train with ``eps`` prediction. ``dense`` is the paper's way, step by step, and the oracle.
 
     Args:
         interactions: the training interactions: the graph, and the rows to reconstruct.
@@ -52,8 +54,8 @@ class TVDiff(InteractionModel):
         energy_rank: number of directions of the user codes that a stochastic energy takes exactly, to reduce its
             variance; needs all rows of H.
         row_gradients: whether the two tables get sparse gradients of the rows that a step touches, for an optimiser
-            that leaves the others alone. The noise then falls on ``energy_items`` random items only, scaled so that
-            its covariance is right in the mean.
+            that leaves the others alone. The noise then falls on as many random items as ``energy_items`` tells, drawn
+            apart from the energy's and scaled so that its covariance is right in the mean; it is not Gaussian then.
 
     Raises:
         ValueError: the parts do not fit together, or an unknown engine.
@@ -164,7 +166,7 @@ class TVDiff(InteractionModel):
             drawn = torch.randint(self.num_items, (self.energy_items,), generator=generator, device=t.device)
         if drawn is None or not (self.row_gradients or self._few_edges(torch.cat([observed.col, drawn]))):
             table = self.denoiser.items(self.graph)
-        noisy = self._noisy_input(observed, t, self.denoiser.item_weight.dtype, generator, drawn)
+        noisy = self._noisy_input(observed, t, self.denoiser.item_weight.dtype, generator)
         code = self.denoiser.code(noisy, t)  # [B, d]
 
         positive = negative = self._no_pairs(t)
@@ -231,7 +233,7 @@ class TVDiff(InteractionModel):
         return EnergySample(index, (1 / (self.energy_items * p[index])).to(items.dtype), sketch)
 
     def _noisy_input(self, observed: Entries, t: Tensor, dtype: torch.dtype,
-                     generator: Optional[torch.Generator], drawn: Optional[Tensor]) -> Tensor:
+                     generator: Optional[torch.Generator]) -> Tensor:
         """Return the input layer's output for noisy rows with dropout (SPEC 7e), ``[B, d]``."""
         schedule, weight = self.diffusion.schedule, self.denoiser.item_weight
         keep = 1 - self.denoiser.dropout if self.training else 1.0
@@ -243,8 +245,9 @@ class TVDiff(InteractionModel):
         value *= schedule.sqrt_alpha_bar.to(dtype)[t][observed.row]
         index, scale = None, 1.0
         if self.row_gradients:
-            assert drawn is not None
-            index = drawn.unique()
+            # Not the energy's items: that would count those whose own noise moved their score.
+            assert self.energy_items is not None
+            index = torch.randint(self.num_items, (self.energy_items,), generator=generator, device=t.device).unique()
             scale = (self.num_items / index.numel()) ** 0.5
         probes = torch.randn(self.num_probes, self.num_items if index is None else index.numel(), dtype=dtype,
                              device=t.device, generator=generator)
