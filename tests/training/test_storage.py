@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import Any, Dict, Iterator
 
 import pytest
 import torch
 
 pytest.importorskip('safetensors')
 from tvdiff_pyg.datasets import interaction_data  # noqa: E402
-from tvdiff_pyg.files import write_atomically, write_json  # noqa: E402
+from tvdiff_pyg.files import remove_parts, write_atomically, write_json  # noqa: E402
+from tvdiff_pyg.training.lists import write_lists  # noqa: E402
 from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights  # noqa: E402
 
 
@@ -61,3 +64,54 @@ def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match='disk full'):
         write_atomically(path, fail)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ['metrics.json']
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / 'metrics.json'
+
+    def outer(temporary: Path) -> None:
+        with open(temporary, 'w') as file:
+            file.write('outer, ')
+            file.flush()
+            write_json(path, 'inner')
+            assert path.read_text() == '"inner"\n' and temporary.exists()
+            file.write('whole')
+
+    write_atomically(path, outer)
+    assert path.read_text() == 'outer, whole' and os.listdir(tmp_path) == ['metrics.json']
+    (tmp_path / 'plain').touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / 'plain').stat().st_mode)
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_of_two_lists_at_once_the_first_to_finish_stays(links: bool, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Any, target: Any) -> None:
+        raise PermissionError('no links on this file system')
+
+    if not links:
+        monkeypatch.setattr(os, 'link', refuse)
+    path = tmp_path / 'lists.jsonl'
+
+    def answers() -> Iterator[Dict[str, Any]]:
+        yield {'user': 'outer', 'items': []}
+        assert write_lists([{'user': 'inner', 'items': []}], path) == 1
+        yield {'user': 'outer', 'items': []}
+
+    with pytest.raises(ValueError, match='lists.jsonl exists already: name another file'):
+        write_lists(answers(), path)
+    assert path.read_text() == '{"user": "inner", "items": []}\n' and os.listdir(tmp_path) == ['lists.jsonl']
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    def kill(temporary: Path) -> None:
+        temporary.rename(temporary.with_name(f'{temporary.name}-'))  # or it were removed
+
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / 'a.json', kill)
+    left, = tmp_path.iterdir()
+    left.rename(left.with_name(left.name[:-1]))
+    write_json(tmp_path / 'b.json', 1)
+    (tmp_path / '.b.json.0.part').touch()
+    remove_parts(tmp_path / 'a.json')
+    assert sorted(os.listdir(tmp_path)) == ['.b.json.0.part', 'b.json']

@@ -41,8 +41,9 @@ def write_lists(answers: Iterable[Dict[str, Any]], path: Path) -> int:
     """
     if path.suffix not in ('.jsonl', '.parquet'):
         raise ValueError(f"{path} must end in .jsonl or .parquet")
+    exists = f'{path} exists already: name another file with --out'
     if path.exists():
-        raise ValueError(f'{path} exists already: name another file with --out')
+        raise ValueError(exists)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
 
@@ -65,13 +66,16 @@ def write_lists(answers: Iterable[Dict[str, Any]], path: Path) -> int:
                     *([[item[name] for item in answer['items']] for answer in group] for name in ('item', 'score'))],
                     schema=schema))
 
+    write = write_json_lines
     if path.suffix == '.parquet':
+        write = write_parquet
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
             raise ImportError(f'Parquet needs pyarrow ({error}): pip install "tvdiff-pyg[parquet]"') from error
-        write_atomically(path, write_parquet)
-    else:
-        write_atomically(path, write_json_lines)
+    try:
+        write_atomically(path, write, replace=False)
+    except FileExistsError as error:  # since then: of two at once, the first to finish stays
+        raise ValueError(exists) from error
     return count
