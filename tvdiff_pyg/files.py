@@ -6,16 +6,24 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import IO, Any, Callable, Tuple, Type
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = True) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = True,
+                     errors: Tuple[Type[Exception], ...] = ()) -> None:
     """Let ``write`` fill a temporary file beside ``path``, see it on the disk, and put it in place in one step.
 
     The temporary file is this call's own: of several that write one path, each writes a whole file, and the last stays.
 
+    Args:
+        path: the file.
+        write: is called with the path of the temporary file.
+        replace: whether a file that stands there is replaced.
+        errors: what ``write`` raises instead of an ``OSError`` where it cannot write.
+
     Raises:
         FileExistsError: ``path`` is there, perhaps only since ``write`` began, and ``replace`` is false.
+        OSError: it cannot be written; the message names a path.
     """
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     try:
@@ -27,6 +35,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
             os.fsync(file.fileno())
         if replace or not _link(temporary, path):
             os.replace(temporary, path)
+    except (OSError, *errors) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        kept = ' What stood there before is kept' if path.exists() else ''
+        raise OSError(f'{path} cannot be written ({" ".join(str(error).split())}): is the disk full?{kept}') from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -37,7 +50,7 @@ def _link(source: Path, target: Path) -> bool:
         os.link(source, target)
     except OSError:
         if os.path.lexists(target):
-            raise FileExistsError(f'{target} exists already') from None
+            raise FileExistsError(errno.EEXIST, 'exists already', str(target)) from None
         return False
     return True
 

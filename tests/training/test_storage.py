@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 import torch
@@ -13,7 +13,13 @@ pytest.importorskip('safetensors')
 from tvdiff_pyg.datasets import interaction_data  # noqa: E402
 from tvdiff_pyg.files import remove_parts, write_atomically, write_json  # noqa: E402
 from tvdiff_pyg.training.lists import write_lists  # noqa: E402
-from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights  # noqa: E402
+from tvdiff_pyg.training.storage import (  # noqa: E402
+    AtomicCheckpoints,
+    load_data_folder,
+    load_weights,
+    save_data,
+    save_weights,
+)
 
 
 def test_the_graph_goes_round_trip(tmp_path: Path) -> None:
@@ -115,3 +121,28 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / '.b.json.0.part').touch()
     remove_parts(tmp_path / 'a.json')
     assert sorted(os.listdir(tmp_path)) == ['.b.json.0.part', 'b.json']
+
+
+@pytest.mark.parametrize('write', [
+    lambda path: save_weights({'w': torch.zeros(9000)}, path),
+    lambda path: AtomicCheckpoints().save_checkpoint({'w': torch.zeros(9000)}, path),
+    lambda path: write_json(path, 'a' * 9000),
+    lambda path: write_lists([{'user': 'a' * 9000, 'items': []}], path),
+], ids=['weights', 'checkpoint', 'json', 'lists'])
+def test_a_full_disk_is_told_with_the_name(write: Callable[[Path], None], tmp_path: Path,
+                                           full_disk: Callable[[int], None]) -> None:
+    full_disk(4096)
+    with pytest.raises(OSError, match='a.jsonl cannot be written .*: is the disk full[?]$'):
+        write(tmp_path / 'a.jsonl')
+    assert not list(tmp_path.iterdir())
+    (tmp_path / 'b.json').write_text('1')
+    with pytest.raises(OSError, match='b.json cannot be written .*full[?] What stood there before is kept'):
+        write_json(tmp_path / 'b.json', 'a' * 9000)
+    assert (tmp_path / 'b.json').read_text() == '1'
+
+
+def test_a_full_disk_while_data_are_saved(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+    data = interaction_data('tiny', (list(map(str, range(900))), ['b'] * 900), checksum='f' * 64)
+    full_disk(4096)
+    with pytest.raises(OSError, match='data.safetensors cannot be written'):
+        save_data(data, tmp_path)
