@@ -93,6 +93,11 @@ def test_benchmark_files_are_checked(tmp_path: Path, fails: Callable[..., str]) 
     (['--users', '"u01'], 'separate them by commas'),
     (['--users-file', 'none.txt'], 'none.txt cannot be read as ids, one a line'),
     (['--users', 'u01', '--deny', 'none.txt'], 'none.txt cannot be read'),
+    (['--users', '#5'], "user '#5' does not occur"),
+    (['--users', 'null'], "user 'null' does not occur"),
+    (['--history', '#python,#rust'], "item '#python' does not occur"),
+    (['--users', 'u01', '--deny', '#sold.txt'], '#sold.txt cannot be read'),
+    (['--users', 'u01', '--allow', '~'], '~ cannot be read'),
 ])
 def test_recommend_refuses(arguments: List[str], expected: str, run_folder: Path, fails: Callable[..., str]) -> None:
     assert expected in fails('recommend', str(run_folder), *arguments)
