@@ -12,7 +12,7 @@ import torch
 pytest.importorskip('safetensors')
 from tvdiff_pyg.datasets import interaction_data  # noqa: E402
 from tvdiff_pyg.files import remove_parts, write_atomically, write_json  # noqa: E402
-from tvdiff_pyg.training.lists import write_lists  # noqa: E402
+from tvdiff_pyg.training.lists import read_ids, write_lists  # noqa: E402
 from tvdiff_pyg.training.storage import (  # noqa: E402
     AtomicCheckpoints,
     load_data_folder,
@@ -146,3 +146,8 @@ def test_a_full_disk_while_data_are_saved(tmp_path: Path, full_disk: Callable[[i
     full_disk(4096)
     with pytest.raises(OSError, match='data.safetensors cannot be written'):
         save_data(data, tmp_path)
+
+
+def test_blanks_around_ids_count_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / 'ids.txt').write_text(' id \n----\n 17 \n 18\n19 \n  \n')
+    assert read_ids(tmp_path / 'ids.txt', {'17', '18', ' 18', '19 '}) == ['id', '----', '17', ' 18', '19 ']
