@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tvdiff_pyg.datasets import DataError, read_interactions
+from tvdiff_pyg.datasets import DataError, read_interactions, tables
 
 Write = Callable[..., Path]
 
@@ -138,6 +138,26 @@ def test_given_options_are_not_doubted(write: Write) -> None:
     assert read_interactions(write('1,2\n4,5,6\n'), separator=',') == (['1', '4'], ['2', '5'])
     assert read_interactions(write('1 2\n4 5,6\n'), layout='adjacency') == (['1', '4'], ['2', '5,6'])
     assert read_interactions(write('17;4242;3,5\n'), separator=',') == (['17;4242;3'], ['5'])
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('size', [1, 7, 2 ** 20])
+def test_lines_do_not_depend_on_the_size_of_pieces(size: int, end: str, write: Write,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, '_PIECE', size)
+    text = end.join(['user,item', '"a', '',  'b",1', '', 'c\x0b\u2028d,2', 'e,3'])
+    assert ''.join(tables.lines(text)) == text and [line.rstrip('\r\n') for line in tables.lines(text)
+                                                    ] == text.split(end)
+    users = [f'a{end}{end}b', 'c\x0b\u2028d', 'e']
+    assert read_interactions(write(text.encode())) == (users, ['1', '2', '3'])
+    with pytest.raises(DataError, match='line 7: one column'):
+        read_interactions(write(text.replace('e,3', 'e').encode()), separator=',')
+
+
+def test_copies_of_an_id_are_one_text(write: Write) -> None:
+    users, items = read_interactions(write('user,item\n' + ''.join(f'user {row % 3},item {row % 5}\n'
+                                                                   for row in range(40))))
+    assert len({id(user) for user in users}) == 3 and len({id(item) for item in items}) == 5
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
