@@ -85,6 +85,9 @@ def test_read_keeps_quoted_ids_exactly(write: Write) -> None:
     ('userId,itemId,rating\n1,2,\n', {'min_rating': 4}, "line 2: '' is not a rating"),
     ('userId,itemId,rating\n1,2,3\n', {'min_rating': 4}, 'no interactions with a rating of at least 4'),
     ('user,item\n', {}, 'data.txt: no interactions'),
+    ('title,userId,movieId\n' + 'Low,1,2\n' * 20 + 'Good, the Bad,17,5\n', {},
+     "line 22: 4 columns where the header names 3; quote each field that holds ','"),
+    ('user,item\n1,2,\n', {'separator': ','}, 'line 2: 3 columns where the header names 2'),
     ('1\t2\t"Heroes" album, live\n3\t4\tLow, live\n', {}, r"line 1: .*check the quotes and the separator \('\\t'\)"),
     ('user,item\n"1,2\n', {}, r"line 2: unexpected end of data; check the quotes and the separator \(','\)"),
 ])
@@ -138,6 +141,12 @@ def test_given_options_are_not_doubted(write: Write) -> None:
     assert read_interactions(write('1,2\n4,5,6\n'), separator=',') == (['1', '4'], ['2', '5'])
     assert read_interactions(write('1 2\n4 5,6\n'), layout='adjacency') == (['1', '4'], ['2', '5,6'])
     assert read_interactions(write('17;4242;3,5\n'), separator=',') == (['17;4242;3'], ['5'])
+
+
+def test_columns_beyond_a_header_are_told_from_blanks_at_the_end(write: Write) -> None:
+    assert read_interactions(write('user item\n1 2 \n3 4  \n'), user_column='user') == (['1', '3'], ['2', '4'])
+    with pytest.raises(DataError, match="line 3: 3 columns where the header names 2; .* ' '"):
+        read_interactions(write('user item\n1 2\n3 4 5\n'), user_column='user')
 
 
 @pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])

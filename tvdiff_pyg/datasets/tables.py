@@ -192,8 +192,12 @@ class TextTable(Table):
         columns: List[List[Any]] = [[] for _ in positions]
         same: List[Dict[str, str]] = [{} for _ in positions]  # one text for all its copies
         targets = list(zip(positions, [column.append for column in columns], [texts.setdefault for texts in same]))
+        width = math.inf if self.names is None else len(self.names)
         try:
-            for _, row in self.body():
+            for line, row in self.body():
+                if len(row) > width and (self.separator != ' ' or any(row[len(self.first):])):
+                    raise DataError(f'{self.where}, line {line}: {len(row)} columns where the header names {width}; '
+                                    f'quote each field that holds {self.separator!r}')
                 for position, append, text in targets:
                     append(text(row[position], row[position]))
         except IndexError:
