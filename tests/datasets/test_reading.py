@@ -163,6 +163,23 @@ def test_lines_do_not_depend_on_the_size_of_pieces(size: int, end: str, write: W
         read_interactions(write(text.replace('e,3', 'e').encode()), separator=',')
 
 
+@pytest.mark.parametrize('content, options, where', [
+    ('user,item\n{0},1\n{0},2\n3,1\n', {}, "column 'user'"),
+    ('{0},1\n{0},2\n3,1\n', {'header': False}, 'column 0'),
+    ('1 {0}\n2 {0}\n', {'layout': 'pairs'}, 'column 1'),
+    ('1 {0} 3\n2 {0}\n', {'layout': 'adjacency'}, 'items'),
+])
+@pytest.mark.parametrize('name', ['NULL', 'nan', 'NA', '\\N', 'None'])
+def test_ids_that_may_stand_for_missing_ones_are_told(name: str, content: str, options: dict[str, Any], where: str,
+                                                      write: Write) -> None:
+    with pytest.warns(UserWarning) as told:
+        users, items = read_interactions(write(content.format(name)), **options)
+    assert [str(warning.message).split('data.txt, ')[1] for warning in told] == [
+        f"{where}: the id is 2 times {name!r}, which is taken for one of that name; where it stands for a missing id, "
+        f"remove these rows"]
+    assert [*users, *items].count(name) == 2
+
+
 def test_copies_of_an_id_are_one_text(write: Write) -> None:
     users, items = read_interactions(write('user,item\n' + ''.join(f'user {row % 3},item {row % 5}\n'
                                                                    for row in range(40))))

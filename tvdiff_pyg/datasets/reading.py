@@ -252,8 +252,8 @@ def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
         number = next(number for number, line in numbered if bad in line.split())
         raise DataError(f'{path}, line {number}: {bad!r} {mend}')
 
-    check_ids(list(line_of), numeric_ids, fail)
-    check_ids(items, numeric_ids, fail)
+    check_ids(list(line_of), numeric_ids, fail, f'{path}, users')
+    check_ids(items, numeric_ids, fail, f'{path}, items')
     if not items:
         raise DataError(f"{path}: no interactions, every line has one column; "
                         f"expected 'user item item ...' or one pair a line")
@@ -271,5 +271,5 @@ def _read_pairs(path: Path, text: str, numeric_ids: bool) -> TextPairs:
             line = next(number for number, fields in rows if fields[column] == bad)
             raise DataError(f'{path}, line {line}: {bad!r} {mend}')
 
-        check_ids([fields[column] for _, fields in rows], numeric_ids, fail)
+        check_ids([fields[column] for _, fields in rows], numeric_ids, fail, f'{path}, column {column}')
     return [fields[0] for _, fields in rows], [fields[1] for _, fields in rows]

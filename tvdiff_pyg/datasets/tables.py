@@ -46,7 +46,8 @@ class Table:
 
     def ids(self, values: List[Any], position: int, numeric_ids: bool) -> List[str]:
         """Return a column's values as text."""
-        check_ids(values, numeric_ids, lambda bad, mend: self.fail(position, bad, mend))
+        check_ids(values, numeric_ids, lambda bad, mend: self.fail(position, bad, mend),
+                  f'{self.where}, column {position if self.names is None else repr(self.names[position])}')
         return values
 
     def fail(self, position: int, value: Any, mend: str) -> NoReturn:
