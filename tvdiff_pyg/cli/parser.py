@@ -196,7 +196,8 @@ def make_parser() -> Any:
     serve.add_argument('--max-k', type=int, default=100, help='longest list')
     serve.add_argument('--max-history', type=int, default=1000, help='most items of a history')
     serve.add_argument('--max-filter', type=int, default=1000, help='most items to allow, or to deny')
-    serve.add_argument('--max-body', type=int, default=65536, help='bytes of a body')
+    serve.add_argument('--max-body', type=Optional[int],
+                       help='bytes of a body (default: 64 for each item of a history and two filters, at least 65536)')
     serve.add_argument('--max-waiting', type=int, default=64, help='requests at a time; others are refused')
     serve.add_argument('--threads', type=int, default=1, help='threads that score')
     commands.add_subcommand('serve', serve, help='an HTTP service')
