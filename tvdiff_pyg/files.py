@@ -25,6 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
         FileExistsError: ``path`` is there, perhaps only since ``write`` began, and ``replace`` is false.
         OSError: it cannot be written; the message names a path.
     """
+    failures: Tuple[Type[Exception], ...] = (OSError, *errors)
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     try:
         temporary.touch(exist_ok=False)
@@ -35,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
             os.fsync(file.fileno())
         if replace or not _link(temporary, path):
             os.replace(temporary, path)
-    except (OSError, *errors) as error:
+    except failures as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         kept = ' What stood there before is kept' if path.exists() else ''
