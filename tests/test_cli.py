@@ -89,7 +89,7 @@ def test_a_history_is_folded_in(run_folder: Path, tmp_path: Path, capsys: pytest
     names, user = run.split.data.item_id, 4
     seen, *held_out = ([names[item] for item in part.rows(torch.tensor([user]))[1].tolist()]
                        for part in (run.split.train, run.split.validation, run.split.test))
-    (tmp_path / 'deny.txt').write_text('\n'.join(['sold', *held_out[0], *held_out[1], 'lost']) + '\n')
+    (tmp_path / 'deny.txt').write_text(' \n '.join(['sold', *held_out[0], *held_out[1], 'lost']) + '\n')
     history = ','.join(f'"{item}"' for item in [*seen[::-1], seen[0]])
     main(['recommend', str(run_folder), '--history', history, '--deny', str(tmp_path / 'deny.txt'), '--json'])
     printed = capsys.readouterr()
@@ -107,8 +107,8 @@ def test_everybody_is_written_once(run_folder: Path, tmp_path: Path, capsys: pyt
     from pyarrow import parquet
 
     names = Run.load(run_folder).split.data.user_id
-    (tmp_path / 'users.txt').write_text('\ufeff' + '\n'.join(names) + '\n\n')
-    (tmp_path / 'allow.txt').write_text('item, 01\nitem, 02\nitem, 05\nitem, 07\n')
+    (tmp_path / 'users.txt').write_text('\ufeff' + ' \n'.join(names) + '\n\n')
+    (tmp_path / 'allow.txt').write_text(' item, 01 \nitem, 02\nitem, 05\nitem, 07\n')
     allow = ['--allow', str(tmp_path / 'allow.txt')]
     asked = _answers(capsys, str(run_folder), '--users-file', str(tmp_path / 'users.txt'), '-k', '3', *allow)
     assert [answer['user'] for answer in asked] == names

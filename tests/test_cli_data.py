@@ -67,6 +67,22 @@ def test_fit_uses_the_split_and_reports_what_was_dropped(timed_file: Path, tmp_p
     assert json.loads(capsys.readouterr().out)['test'] == metrics['test']
 
 
+@pytest.mark.parametrize('name', ['#user', '&x', '~', 'Null'])
+def test_a_value_that_yaml_takes_for_none_counts(name: str, tmp_path: Path, fails: Callable[..., str],
+                                                 capsys: pytest.CaptureFixture) -> None:
+    path, config = tmp_path / '#r.csv', tmp_path / 'mine.yaml'
+    path.write_text(f'user,{name},item\n' + ''.join(f'b{row},u{row // 5},i{row % 5}\n' for row in range(50)))
+    main(['data', *_options(path, user_column=name), '--json'])
+    assert json.loads(capsys.readouterr().out)['users'] == 10
+    main(['data', *_options(path, user_column='null', separator='null'), '--json'])
+    assert json.loads(capsys.readouterr().out)['users'] == 50
+    config.write_text(f"dataset: {{name: interaction-file, path: '{path}', user_column: '{name}', k_core: ~}}\n")
+    assert Recipe.from_dict({'dataset': {'name': 'interaction-file', 'path': str(path), 'user_column': name}}
+                            ).dataset.user_column == name
+    line = fails('fit', '--config', str(config), '--dataset.item_column', '#none', '--out', str(tmp_path / 'run'))
+    assert "no column '#none'" in line and "'user'" in line
+
+
 @pytest.mark.parametrize('options, expected', [
     ({'split': 'random'}, 'random'),
     ({'split': 'temporal'}, "'split' temporal needs times: name the 'time_column'"),

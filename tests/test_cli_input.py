@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip('pytorch_lightning')
 from tvdiff_pyg.cli import main  # noqa: E402
+from tvdiff_pyg.cli.commands import COMMANDS  # noqa: E402
 from tvdiff_pyg.training import recipe_names  # noqa: E402
 
 
@@ -92,6 +93,11 @@ def test_benchmark_files_are_checked(tmp_path: Path, fails: Callable[..., str]) 
     (['--users', '"u01'], 'separate them by commas'),
     (['--users-file', 'none.txt'], 'none.txt cannot be read as ids, one a line'),
     (['--users', 'u01', '--deny', 'none.txt'], 'none.txt cannot be read'),
+    (['--users', '#5'], "user '#5' does not occur"),
+    (['--users', 'null'], "user 'null' does not occur"),
+    (['--history', '#python,#rust'], "item '#python' does not occur"),
+    (['--users', 'u01', '--deny', '#sold.txt'], '#sold.txt cannot be read'),
+    (['--users', 'u01', '--allow', '~'], '~ cannot be read'),
 ])
 def test_recommend_refuses(arguments: List[str], expected: str, run_folder: Path, fails: Callable[..., str]) -> None:
     assert expected in fails('recommend', str(run_folder), *arguments)
@@ -155,3 +161,20 @@ def test_a_baseline_on_a_file_of_ones_own(name: list, ratings_file: Path, tmp_pa
         main(['fit', '--recipe', 'lastfm', *name, '--out', str(tmp_path / 'other')])
     assert "model 'ease' has no such setting: leave it out, or start from --dataset.name" in capsys.readouterr().err
     assert not (tmp_path / 'other').exists()
+
+
+@pytest.mark.parametrize('error, expected', [
+    (MemoryError(), 'not enough memory (MemoryError)'),
+    (MemoryError('Unable to allocate 8 GiB'), 'not enough memory (Unable to allocate 8 GiB)'),
+    (RuntimeError('DefaultCPUAllocator: cannot allocate memory'), 'not enough memory (DefaultCPUAllocator'),
+])
+def test_too_little_memory_is_one_line(error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch,
+                                       capsys: pytest.CaptureFixture) -> None:
+    def fail(options: object) -> None:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, 'demo', fail)
+    with pytest.raises(SystemExit) as exit_info:
+        main(['demo'])
+    line, = capsys.readouterr().err.splitlines()
+    assert exit_info.value.code == 1 and expected in line

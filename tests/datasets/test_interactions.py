@@ -110,3 +110,9 @@ def test_pyg_can_cut_and_sample_the_graph():
     part = data.subgraph({'user': torch.tensor([1]), 'item': torch.tensor([0, 1])})
     assert part[RATES].edge_index.tolist() == [[0, 0], [0, 1]] and part.item_attributes == {'title': ['X', None]}
     assert all(not isinstance(value, list) for store in data.node_stores for value in store.values())
+
+
+@pytest.mark.parametrize('name', ['item', 'score', 'held_out'])
+def test_attributes_do_not_stand_in_for_what_lists_say_themselves(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'item_attributes' {name} has a name that lists use themselves"):
+        interaction_data('tiny', TRAIN, checksum='abc', item_attributes={name: {'7': 'seven'}})

@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tvdiff_pyg.datasets import DataError, read_interactions
+from tvdiff_pyg.datasets import DataError, read_interactions, tables
 
 Write = Callable[..., Path]
 
@@ -85,6 +85,9 @@ def test_read_keeps_quoted_ids_exactly(write: Write) -> None:
     ('userId,itemId,rating\n1,2,\n', {'min_rating': 4}, "line 2: '' is not a rating"),
     ('userId,itemId,rating\n1,2,3\n', {'min_rating': 4}, 'no interactions with a rating of at least 4'),
     ('user,item\n', {}, 'data.txt: no interactions'),
+    ('title,userId,movieId\n' + 'Low,1,2\n' * 20 + 'Good, the Bad,17,5\n', {},
+     "line 22: 4 columns where the header names 3; quote each field that holds ','"),
+    ('user,item\n1,2,\n', {'separator': ','}, 'line 2: 3 columns where the header names 2'),
     ('1\t2\t"Heroes" album, live\n3\t4\tLow, live\n', {}, r"line 1: .*check the quotes and the separator \('\\t'\)"),
     ('user,item\n"1,2\n', {}, r"line 2: unexpected end of data; check the quotes and the separator \(','\)"),
 ])
@@ -138,6 +141,49 @@ def test_given_options_are_not_doubted(write: Write) -> None:
     assert read_interactions(write('1,2\n4,5,6\n'), separator=',') == (['1', '4'], ['2', '5'])
     assert read_interactions(write('1 2\n4 5,6\n'), layout='adjacency') == (['1', '4'], ['2', '5,6'])
     assert read_interactions(write('17;4242;3,5\n'), separator=',') == (['17;4242;3'], ['5'])
+
+
+def test_columns_beyond_a_header_are_told_from_blanks_at_the_end(write: Write) -> None:
+    assert read_interactions(write('user item\n1 2 \n3 4  \n'), user_column='user') == (['1', '3'], ['2', '4'])
+    with pytest.raises(DataError, match="line 3: 3 columns where the header names 2; .* ' '"):
+        read_interactions(write('user item\n1 2\n3 4 5\n'), user_column='user')
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('size', [1, 7, 2 ** 20])
+def test_lines_do_not_depend_on_the_size_of_pieces(size: int, end: str, write: Write,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, '_PIECE', size)
+    text = end.join(['user,item', '"a', '',  'b",1', '', 'c\x0b\u2028d,2', 'e,3'])
+    assert ''.join(tables.lines(text)) == text and [line.rstrip('\r\n') for line in tables.lines(text)
+                                                    ] == text.split(end)
+    users = [f'a{end}{end}b', 'c\x0b\u2028d', 'e']
+    assert read_interactions(write(text.encode())) == (users, ['1', '2', '3'])
+    with pytest.raises(DataError, match='line 7: one column'):
+        read_interactions(write(text.replace('e,3', 'e').encode()), separator=',')
+
+
+@pytest.mark.parametrize('content, options, where', [
+    ('user,item\n{0},1\n{0},2\n3,1\n', {}, "column 'user'"),
+    ('{0},1\n{0},2\n3,1\n', {'header': False}, 'column 0'),
+    ('1 {0}\n2 {0}\n', {'layout': 'pairs'}, 'column 1'),
+    ('1 {0} 3\n2 {0}\n', {'layout': 'adjacency'}, 'items'),
+])
+@pytest.mark.parametrize('name', ['NULL', 'nan', 'NA', '\\N', 'None'])
+def test_ids_that_may_stand_for_missing_ones_are_told(name: str, content: str, options: dict[str, Any], where: str,
+                                                      write: Write) -> None:
+    with pytest.warns(UserWarning) as told:
+        users, items = read_interactions(write(content.format(name)), **options)
+    assert [str(warning.message).split('data.txt, ')[1] for warning in told] == [
+        f"{where}: the id is 2 times {name!r}, which is taken for one of that name; where it stands for a missing id, "
+        f"remove these rows"]
+    assert [*users, *items].count(name) == 2
+
+
+def test_copies_of_an_id_are_one_text(write: Write) -> None:
+    users, items = read_interactions(write('user,item\n' + ''.join(f'user {row % 3},item {row % 5}\n'
+                                                                   for row in range(40))))
+    assert len({id(user) for user in users}) == 3 and len({id(item) for item in items}) == 5
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -367,7 +367,19 @@ def test_other_host_names_are_refused(run: Run) -> None:
         assert get('localhost', 'evil.example') == 421
 
 
+def test_what_the_other_limits_let_through_fits_into_a_body(run: Run) -> None:
+    assert Limits().max_body == 64 * 3000 and Limits(max_history=1, max_filter=1).max_body == 65_536
+    assert Limits(max_body=100).max_body == 100
+    denied = [f'00000000-0000-0000-0000-{number:012d}' for number in range(1000)]
+    with TestClient(create_app(run)) as client:
+        answers = [client.post('/recommend', json={'history': denied, 'allow': denied, 'deny': denied, 'k': k}).json()
+                   for k in (2, 0)]
+    assert answers[0]['error'].startswith(f"item '{denied[0]}'") and answers[1]['error'].startswith('body.k: ')
+
+
 def test_limits_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="'max_body' must be above 0, got 0"):
+        Limits(max_body=0)
     with pytest.raises(ValueError, match="'max_waiting' must be above 0, got 0"):
         Limits(max_waiting=0)
 

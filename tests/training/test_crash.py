@@ -77,6 +77,7 @@ def _killed_at(number: int, when: str, options: List[str], out: Path) -> int:
     begun = ['--resume'] if (out / 'config.yaml').is_file() else []
     second = _program(KILL_AT_WRITE, 0, 'before', *options, '--out', out if begun else out.with_name('again'), *begun)
     assert second.returncode == 0, second.stderr
+    assert not begun or not list(out.rglob('.*.part'))
     if not begun:
         (out.with_name('again')).rename(out.with_name('moved'))
     return first.returncode

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import torch
@@ -295,6 +296,26 @@ def test_an_export_is_whole_or_not_there(run_folder: Path, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
     export_run(run, out)
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize('index, name', [([], 'encoder.pt2'), (['--format', 'faiss'], 'index.faiss')])
+def test_a_full_disk_is_one_line(index: list, name: str, run_folder: Path, tmp_path: Path,
+                                 monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[int], None],
+                                 fails: Callable[..., str]) -> None:
+    if index:
+        pytest.importorskip('faiss')
+        write_json = exporting.write_json
+
+        def last_but_the_index(path: Path, value: object) -> None:
+            write_json(path, value)
+            full_disk(64)
+
+        monkeypatch.setattr(exporting, 'write_json', last_but_the_index)
+    else:
+        full_disk(4096)
+    line = fails('export', str(run_folder), *index, '--out', str(tmp_path / 'out'))
+    assert f'{name} cannot be written' in line and 'is the disk full?' in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_new_items_are_read_as_the_run_s_own_file_was(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -94,9 +94,10 @@ def test_data_that_cannot_be_trained_on_are_refused(frame: Any, ratings_file: Pa
     bare = HeteroData()
     nameless = dataset[0]
     del nameless.user_id
-    short, unwritable = dataset[0], dataset[0]
+    short, unwritable, own_name = dataset[0], dataset[0], dataset[0]
     short.item_attributes = {'title': ['one']}
     unwritable.item_attributes = {'year': [float('nan')] * dataset[0]['item'].num_nodes}
+    own_name.item_attributes = {'item': list(dataset[0].item_id)}
     for recipe, data, message in (
             (_recipe(), dataset, r"'data' must be a HeteroData, as InteractionFrame\(frame\)\[0\] is; got Interaction"),
             (_recipe(), frame, 'must be a HeteroData.*; got DataFrame'),
@@ -104,6 +105,7 @@ def test_data_that_cannot_be_trained_on_are_refused(frame: Any, ratings_file: Pa
             (_recipe(), nameless, "'data' has no user_id: take the graph of a data set"),
             (_recipe(), short, "'data.item_attributes' title must be a list of [0-9]+ values, one an item"),
             (_recipe(), unwritable, "'data.item_attributes' year cannot be written as JSON"),
+            (_recipe(), own_name, "'item_attributes' item has a name that lists use themselves .*: rename it"),
             (_recipe('lastfm'), dataset[0], "'dataset.name' is lastfm, but 'data' is frame: set 'dataset.name' to N"),
             (load_recipe('interaction-file', path=str(ratings_file)), dataset[0], "'dataset.name' is interaction-file"),
             (_recipe(), InteractionFile(ratings_file, test_ratio=0)[0],

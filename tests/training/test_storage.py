@@ -2,15 +2,24 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 import torch
 
 pytest.importorskip('safetensors')
 from tvdiff_pyg.datasets import interaction_data  # noqa: E402
-from tvdiff_pyg.files import write_atomically, write_json  # noqa: E402
-from tvdiff_pyg.training.storage import load_data_folder, load_weights, save_data, save_weights  # noqa: E402
+from tvdiff_pyg.files import remove_parts, write_atomically, write_json  # noqa: E402
+from tvdiff_pyg.training.lists import read_ids, write_lists  # noqa: E402
+from tvdiff_pyg.training.storage import (  # noqa: E402
+    AtomicCheckpoints,
+    load_data_folder,
+    load_weights,
+    save_data,
+    save_weights,
+)
 
 
 def test_the_graph_goes_round_trip(tmp_path: Path) -> None:
@@ -61,3 +70,84 @@ def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match='disk full'):
         write_atomically(path, fail)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ['metrics.json']
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / 'metrics.json'
+
+    def outer(temporary: Path) -> None:
+        with open(temporary, 'w') as file:
+            file.write('outer, ')
+            file.flush()
+            write_json(path, 'inner')
+            assert path.read_text() == '"inner"\n' and temporary.exists()
+            file.write('whole')
+
+    write_atomically(path, outer)
+    assert path.read_text() == 'outer, whole' and os.listdir(tmp_path) == ['metrics.json']
+    (tmp_path / 'plain').touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / 'plain').stat().st_mode)
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_of_two_lists_at_once_the_first_to_finish_stays(links: bool, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Any, target: Any) -> None:
+        raise PermissionError('no links on this file system')
+
+    if not links:
+        monkeypatch.setattr(os, 'link', refuse)
+    path = tmp_path / 'lists.jsonl'
+
+    def answers() -> Iterator[Dict[str, Any]]:
+        yield {'user': 'outer', 'items': []}
+        assert write_lists([{'user': 'inner', 'items': []}], path) == 1
+        yield {'user': 'outer', 'items': []}
+
+    with pytest.raises(ValueError, match='lists.jsonl exists already: name another file'):
+        write_lists(answers(), path)
+    assert path.read_text() == '{"user": "inner", "items": []}\n' and os.listdir(tmp_path) == ['lists.jsonl']
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    def kill(temporary: Path) -> None:
+        temporary.rename(temporary.with_name(f'{temporary.name}-'))  # or it were removed
+
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / 'a.json', kill)
+    left, = tmp_path.iterdir()
+    left.rename(left.with_name(left.name[:-1]))
+    write_json(tmp_path / 'b.json', 1)
+    (tmp_path / '.b.json.0.part').touch()
+    remove_parts(tmp_path / 'a.json')
+    assert sorted(os.listdir(tmp_path)) == ['.b.json.0.part', 'b.json']
+
+
+@pytest.mark.parametrize('write', [
+    lambda path: save_weights({'w': torch.zeros(9000)}, path),
+    lambda path: AtomicCheckpoints().save_checkpoint({'w': torch.zeros(9000)}, path),
+    lambda path: write_json(path, 'a' * 9000),
+    lambda path: write_lists([{'user': 'a' * 9000, 'items': []}], path),
+], ids=['weights', 'checkpoint', 'json', 'lists'])
+def test_a_full_disk_is_told_with_the_name(write: Callable[[Path], None], tmp_path: Path,
+                                           full_disk: Callable[[int], None]) -> None:
+    full_disk(4096)
+    with pytest.raises(OSError, match='a.jsonl cannot be written .*: is the disk full[?]$'):
+        write(tmp_path / 'a.jsonl')
+    assert not list(tmp_path.iterdir())
+    (tmp_path / 'b.json').write_text('1')
+    with pytest.raises(OSError, match='b.json cannot be written .*full[?] What stood there before is kept'):
+        write_json(tmp_path / 'b.json', 'a' * 9000)
+    assert (tmp_path / 'b.json').read_text() == '1'
+
+
+def test_a_full_disk_while_data_are_saved(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+    data = interaction_data('tiny', (list(map(str, range(900))), ['b'] * 900), checksum='f' * 64)
+    full_disk(4096)
+    with pytest.raises(OSError, match='data.safetensors cannot be written'):
+        save_data(data, tmp_path)
+
+
+def test_blanks_around_ids_count_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / 'ids.txt').write_text(' id \n----\n 17 \n 18\n19 \n  \n')
+    assert read_ids(tmp_path / 'ids.txt', {'17', '18', ' 18', '19 '}) == ['id', '----', '17', ' 18', '19 ']

@@ -44,7 +44,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         fail(str(error))
     except TrainingDiverged as error:
         fail(str(error), status=DIVERGED)
-    except RuntimeError as error:
-        if 'allocate' not in str(error) and 'out of memory' not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and 'allocate' not in str(error) and 'out of memory' not in str(error):
             raise
-        fail(f'not enough memory ({error}): take a smaller model.hidden_channels or training.batch_size', status=1)
+        fail(f'not enough memory ({str(error) or type(error).__name__}): take a smaller model.hidden_channels or '
+             f'training.batch_size', status=1)

@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Sequence
+from typing import Any, Container, Dict, Iterable, List
 
 
 def _free_folder(name: str, suffix: str = '') -> Path:
@@ -95,9 +95,10 @@ def _recommend(options: Namespace) -> None:
     if options.all and not (options.out or options.json):
         raise ValueError('--all needs --out FILE.jsonl or FILE.parquet, or --json')
     run = Run.load(options.run)
-    allow = None if options.allow is None else read_ids(options.allow)
-    deny = [] if options.deny is None else read_ids(options.deny)
-    unknown = sum(name not in run.index('item') for name in deny)
+    known_users, known_items = run.index('user'), run.index('item')
+    allow = None if options.allow is None else read_ids(options.allow, known_items)
+    deny = [] if options.deny is None else read_ids(options.deny, known_items)
+    unknown = sum(name not in known_items for name in deny)
     if unknown:
         print(f'{options.deny}: {unknown} of {len(deny)} ids are no items of this run, and are never listed',
               file=sys.stderr)
@@ -105,9 +106,9 @@ def _recommend(options: Namespace) -> None:
     if options.all:
         answers = run.recommend_all(options.k, allow, deny)
     elif options.history is not None:
-        answers = run.recommend_history([_ids(options.history, run.split.data.item_id)], options.k, allow, deny)
+        answers = run.recommend_history([_ids(options.history, known_items)], options.k, allow, deny)
     else:
-        users = read_ids(options.users_file) if options.users_file else _ids(options.users, run.split.data.user_id)
+        users = read_ids(options.users_file, known_users) if options.users_file else _ids(options.users, known_users)
         answers = run.recommend(users, options.k, allow, deny)
     if options.out:
         print(f'written: {options.out}, {write_lists(answers, Path(options.out).expanduser())} lists')
@@ -119,7 +120,7 @@ def _recommend(options: Namespace) -> None:
             _print_list(answer, options.k)
 
 
-def _ids(text: str, known: Sequence[str]) -> List[str]:
+def _ids(text: str, known: Container[str]) -> List[str]:
     """Read ids separated by commas; a known id may hold some itself."""
     if text in known:
         return [text]

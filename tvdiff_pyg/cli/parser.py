@@ -94,11 +94,12 @@ def make_parser() -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     from tvdiff_pyg.training import PROTOCOLS, Recipe, recipe_names
-    from tvdiff_pyg.training.recipe import DatasetConfig
+    from tvdiff_pyg.training.recipe import PARSER_MODE, DatasetConfig
 
     class Parser(ArgumentParser):
         def __init__(self, **options: Any) -> None:
-            super().__init__(allow_abbrev=False, **options)  # '--rec' must not pass as --recipe without its file
+            # '--rec' must not pass as --recipe without its file
+            super().__init__(allow_abbrev=False, parser_mode=PARSER_MODE, **options)
 
         def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
             fail(f"{message} (see 'tvdiff --help')")
@@ -113,24 +114,24 @@ def make_parser() -> Any:
     commands = parser.add_subcommands(dest='command', title='commands')
 
     demo = Parser(description='Train on MovieLens small, compare with baselines, recommend movies to two people.')
-    demo.add_argument('--out', type=Optional[str], help='run folder (default: the first free runs/demo...)')
+    demo.add_argument('--out', type=str, help='run folder (default: the first free runs/demo...)')
     demo.add_argument('--seed', type=int, default=0, help="the run's seed")
     commands.add_subcommand('demo', demo, help='two minutes on real ratings')
 
     data = Parser(description='Print the figures of a data set: sizes, density, degrees, and what was dropped.')
     data.add_class_arguments(DatasetConfig, 'dataset')
-    data.add_argument('--data-root', type=Optional[str], help='folder that holds NAME/raw/, as for fit')
+    data.add_argument('--data-root', type=str, help='folder that holds NAME/raw/, as for fit')
     data.add_argument('--json', action='store_true', help='print JSON')
     commands.add_subcommand('data', data, help="a data set's figures, as fit would split it")
 
     fit = Parser(description='Train a model into a run folder. Every setting of the recipe can be overridden.')
-    fit.add_argument('--recipe', type=Optional[str], help=f"one of {', '.join(recipe_names())}")
+    fit.add_argument('--recipe', type=str, help=f"one of {', '.join(recipe_names())}")
     fit.add_argument('--config', action=ActionConfigFile, help='a recipe file of your own')
-    fit.add_argument('--data-root', type=Optional[str],
+    fit.add_argument('--data-root', type=str,
                      help='folder that holds NAME/raw/ (default: $TVDIFF_DATA, or a cache that is downloaded to)')
     fit.add_argument('--protocol', choices=PROTOCOLS, default='holdout',
                      help='select the epoch on validation, or on test as the published figures did')
-    fit.add_argument('--out', type=Optional[str], help='run folder (default: the first free runs/NAME...)')
+    fit.add_argument('--out', type=str, help='run folder (default: the first free runs/NAME...)')
     fit.add_argument('--seed', type=int, default=0, help="the run's seed")
     fit.add_argument('--max-epochs', type=Optional[int], help='short for --training.max_epochs')
     fit.add_argument('--resume', action='store_true', help='go on with the run in --out, by its own settings')
@@ -143,17 +144,17 @@ def make_parser() -> Any:
 
     recommend = run_parser('Print or write the best unseen items of people. What the data have of a user is seen, the '
                            'held-out parts included.')
-    recommend.add_argument('--users', type=Optional[str],
+    recommend.add_argument('--users', type=str,
                            help='original ids, separated by commas; quote an id that holds one: \'"a,b",c\'')
-    recommend.add_argument('--users-file', type=Optional[str], help='a file of original ids, one a line')
+    recommend.add_argument('--users-file', type=str, help='a file of original ids, one a line')
     recommend.add_argument('--all', action='store_true', help='everybody; needs --out or --json')
-    recommend.add_argument('--history', type=Optional[str],
+    recommend.add_argument('--history', type=str,
                            help='for somebody who was not trained on: ids of the items they have seen, as --users')
     recommend.add_argument('-k', type=int, default=10, help='length of the lists')
-    recommend.add_argument('--allow', type=Optional[str], help='a file of the only items to be listed, one a line')
-    recommend.add_argument('--deny', type=Optional[str], help='a file of items not to be listed')
+    recommend.add_argument('--allow', type=str, help='a file of the only items to be listed, one a line')
+    recommend.add_argument('--deny', type=str, help='a file of items not to be listed')
     recommend.add_argument('--json', action='store_true', help='print JSON lines')
-    recommend.add_argument('--out', type=Optional[str],
+    recommend.add_argument('--out', type=str,
                            help='write a file instead, with a line (.jsonl) or a row (.parquet) a person')
     commands.add_subcommand('recommend', recommend, help='top-k lists with the original ids')
 
@@ -162,7 +163,7 @@ def make_parser() -> Any:
     export.add_argument('--format', choices=('torch', 'faiss'), default='torch', help='with or without a FAISS index')
     export.add_argument('--index', choices=('flat', 'ivf', 'hnsw'), default='flat',
                         help='of --format faiss: exact, or approximate with its recall measured')
-    export.add_argument('--new-items', type=Optional[str],
+    export.add_argument('--new-items', type=str,
                         help='a file of interactions, of the form of the one that was trained on: items of theirs that '
                              'were not get vectors from the known users who took them (tv-diff)')
     export.add_argument('--out', type=str, required=True, help='folder to make')
@@ -174,7 +175,7 @@ def make_parser() -> Any:
     thermo.add_argument('--published', action='store_true', help="by the definitions of the paper's plots")
     thermo.add_argument('--users', type=Optional[int], help='estimate from a random sample of so many users')
     thermo.add_argument('--seed', type=int, default=0, help='of the sample')
-    thermo.add_argument('--out', type=Optional[str],
+    thermo.add_argument('--out', type=str,
                         help='folder of the plots and of thermo.csv, user by user (default: the first free '
                              'runs/thermo...)')
     thermo.add_argument('--json', action='store_true', help='print JSON')
@@ -182,20 +183,21 @@ def make_parser() -> Any:
 
     report = Parser(description='Write one HTML file about finished runs that needs no network.')
     report.add_argument('runs', nargs='+', type=str, help='folders of finished runs')
-    report.add_argument('--out', type=Optional[str], help='the file (default: the first free runs/report....html)')
+    report.add_argument('--out', type=str, help='the file (default: the first free runs/report....html)')
     commands.add_subcommand('report', report, help='an HTML file about runs')
 
     serve = run_parser('Serve a run over HTTP until Ctrl-C or SIGTERM: recommendations, search, a demo page. It has no '
                        'TLS and no password: put a proxy before it where others can reach it.')
     serve.add_argument('--host', type=str, default='127.0.0.1', help='address to listen on')
     serve.add_argument('--port', type=int, default=8000, help='0 takes a free one')
-    serve.add_argument('--allowed-hosts', type=Optional[str],
+    serve.add_argument('--allowed-hosts', type=str,
                        help='names that requests may be addressed to, separated by commas (default: on loopback its '
                             'own names, elsewhere any)')
     serve.add_argument('--max-k', type=int, default=100, help='longest list')
     serve.add_argument('--max-history', type=int, default=1000, help='most items of a history')
     serve.add_argument('--max-filter', type=int, default=1000, help='most items to allow, or to deny')
-    serve.add_argument('--max-body', type=int, default=65536, help='bytes of a body')
+    serve.add_argument('--max-body', type=Optional[int],
+                       help='bytes of a body (default: 64 for each item of a history and two filters, at least 65536)')
     serve.add_argument('--max-waiting', type=int, default=64, help='requests at a time; others are refused')
     serve.add_argument('--threads', type=int, default=1, help='threads that score')
     commands.add_subcommand('serve', serve, help='an HTTP service')

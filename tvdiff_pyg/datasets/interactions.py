@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch_geometric.data import HeteroData
 from tvdiff_pyg.datasets.records import DataError, TextPairs
 from tvdiff_pyg.transforms.edge_types import RATED_BY, RATES
 
+OWN_FIELDS = ('item', 'score', 'held_out')
+"""What lists say of an item beside its attributes."""
 _CANONICAL_INT = re.compile(r'0|-?[1-9][0-9]{0,999}')
 
 
@@ -49,13 +51,14 @@ def interaction_data(
 
     Raises:
         DataError: ``train`` is empty.
-        ValueError: users and items of a part differ in length.
+        ValueError: users and items of a part differ in length, or an attribute has a name of :data:`OWN_FIELDS`.
         TypeError: an id is not text, or an attribute is nothing that JSON has.
     """
     parts = {'train': train, 'validation': validation or ([], []), 'test': test or ([], [])}
     for part, (users, items) in parts.items():
         if len(users) != len(items):
             raise ValueError(f"'{part}' has {len(users)} users but {len(items)} items; they must pair up")
+    check_attribute_names(item_attributes or {})
     if len(train[0]) == 0:
         raise DataError(f'{name}: the training part holds no interactions')
 
@@ -102,6 +105,14 @@ def interaction_data(
     data.checksum = checksum
     data.dropped = dropped
     return data
+
+
+def check_attribute_names(names: Iterable[str]) -> None:
+    """Raise ``ValueError`` for an attribute that would stand in the place of an item's id or score."""
+    for name in names:
+        if name in OWN_FIELDS:
+            raise ValueError(f"'item_attributes' {name} has a name that lists use themselves "
+                             f"({', '.join(OWN_FIELDS)}): rename it")
 
 
 def _plain(attribute: str, value: Any) -> Any:

@@ -1,7 +1,6 @@
 """The one parser of interactions: text and Parquet files, data frames, edge lists."""
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Union
@@ -10,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from tvdiff_pyg.datasets.records import DataError, PathLike, Records, TextPairs, check_ids, read_bytes
-from tvdiff_pyg.datasets.tables import Column, FrameTable, ParquetTable, TextTable
+from tvdiff_pyg.datasets.tables import Column, FrameTable, ParquetTable, TextTable, lines
 
 LAYOUTS = ('auto', 'table', 'adjacency', 'pairs')
 _PARQUET = b'PAR1'
@@ -98,7 +97,7 @@ def read_records(
                              f"'header'")
         return ParquetTable(path).records(*columns, numeric_ids)
     text = _read_text(path)
-    first_line = next(line for line in io.StringIO(text, newline=None) if line.strip())
+    first_line = next(line for line in lines(text) if line.strip())
     marks = [mark for mark in _SEPARATORS if mark in first_line]
     if layout == 'adjacency' or (layout == 'auto' and not marks and not has_table_options):
         if layout == 'auto':
@@ -226,7 +225,7 @@ def _check_no_table(path: Path, text: str) -> None:
     """Refuse what was taken for adjacency by its first line, and is a table below it."""
     position = min((text.index(mark) for mark in _SEPARATORS if mark in text), default=None)
     if position is not None:
-        number = sum(1 for _ in io.StringIO(text[:position + 1], newline=None))
+        number = sum(1 for _ in lines(text[:position + 1]))
         raise DataError(f"{path}, line {number}: holds {text[position]!r}, and the first line does not; if it "
                         f"separates columns, set 'separator' and remove what stands above them, else set 'layout' to "
                         f"adjacency")
@@ -236,7 +235,7 @@ def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
     users: List[str] = []
     items: List[str] = []
     line_of: Dict[str, int] = {}
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+    for number, line in enumerate(lines(text), start=1):
         tokens = line.split()
         if not tokens:
             continue
@@ -249,12 +248,12 @@ def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
         items += tokens[1:]
 
     def fail(bad: str, mend: str) -> NoReturn:
-        lines = enumerate(io.StringIO(text, newline=None), start=1)
-        number = next(number for number, line in lines if bad in line.split())
+        numbered = enumerate(lines(text), start=1)
+        number = next(number for number, line in numbered if bad in line.split())
         raise DataError(f'{path}, line {number}: {bad!r} {mend}')
 
-    check_ids(list(line_of), numeric_ids, fail)
-    check_ids(items, numeric_ids, fail)
+    check_ids(list(line_of), numeric_ids, fail, f'{path}, users')
+    check_ids(items, numeric_ids, fail, f'{path}, items')
     if not items:
         raise DataError(f"{path}: no interactions, every line has one column; "
                         f"expected 'user item item ...' or one pair a line")
@@ -262,7 +261,7 @@ def _read_adjacency(path: Path, text: str, numeric_ids: bool) -> TextPairs:
 
 
 def _read_pairs(path: Path, text: str, numeric_ids: bool) -> TextPairs:
-    rows = [(number, line.split()) for number, line in enumerate(io.StringIO(text, newline=None), start=1)
+    rows = [(number, line.split()) for number, line in enumerate(lines(text), start=1)
             if line.strip()]
     for number, fields in rows:
         if len(fields) < 2:
@@ -272,5 +271,5 @@ def _read_pairs(path: Path, text: str, numeric_ids: bool) -> TextPairs:
             line = next(number for number, fields in rows if fields[column] == bad)
             raise DataError(f'{path}, line {line}: {bad!r} {mend}')
 
-        check_ids([fields[column] for _, fields in rows], numeric_ids, fail)
+        check_ids([fields[column] for _, fields in rows], numeric_ids, fail, f'{path}, column {column}')
     return [fields[0] for _, fields in rows], [fields[1] for _, fields in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
@@ -12,6 +13,7 @@ import numpy as np
 PathLike = Union[str, 'os.PathLike[str]']
 TextPairs = Tuple[Sequence[str], Sequence[str]]
 """``(users, items)``: original ids as text, two sequences of one length."""
+_MISSING = frozenset(('NULL', 'null', 'nan', 'NaN', 'NA', 'N/A', '<NA>', 'None', '\\N'))
 DIGITS = re.compile(r'[0-9]+')
 
 
@@ -42,9 +44,22 @@ class DataError(ValueError):
         super().__init__(re.sub(r'\s*[\r\n]+\s*', ' ', message))
 
 
-def check_ids(values: Sequence[str], numeric_ids: bool, fail: Callable[[str, str], NoReturn]) -> None:
-    """Call ``fail(id, mend)`` for an id that is empty, or that is no number where ``numeric_ids`` are asked for."""
-    for value in dict.fromkeys(values):
+def check_ids(values: Sequence[str], numeric_ids: bool, fail: Callable[[str, str], NoReturn], where: str) -> None:
+    """Check ids, and warn of those that may stand for a missing one: they are kept, as one user or item.
+
+    Args:
+        values: the ids.
+        numeric_ids: whether they must be numbers.
+        fail: called with an id that is empty, or no number where it must be one, and the mend.
+        where: what the warning calls them.
+    """
+    distinct = dict.fromkeys(values)
+    found = [value for value in distinct if value in _MISSING]
+    if found:
+        counts = ' and '.join(f'{sum(value == other for other in values)} times {value!r}' for value in found)
+        warnings.warn(f'{where}: the id is {counts}, which is taken for one of that name; where it stands for a '
+                      f'missing id, remove these rows', stacklevel=2)
+    for value in distinct:
         if not value.strip():
             fail(value, 'is an empty id; fill it in or remove the line')
         if numeric_ids and not DIGITS.fullmatch(value):

@@ -8,7 +8,6 @@ import re
 from datetime import date, datetime, timezone
 from itertools import islice
 from numbers import Integral
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union
 
@@ -24,6 +23,7 @@ _ITEM_NAMES = frozenset('item itemid iid movie movieid product productid asin pa
                         'isbn artist artistid track trackid song songid business businessid venueid poiid'.split())
 _RATING_NAMES = frozenset('rating ratings score stars overall'.split())
 _FIRST_ROWS = 10
+_PIECE = 2 ** 20  # characters of a text whose lines are made at a time
 _INTEGER = re.compile(r'[-+]?[0-9]{1,4000}')
 
 
@@ -46,7 +46,8 @@ class Table:
 
     def ids(self, values: List[Any], position: int, numeric_ids: bool) -> List[str]:
         """Return a column's values as text."""
-        check_ids(values, numeric_ids, lambda bad, mend: self.fail(position, bad, mend))
+        check_ids(values, numeric_ids, lambda bad, mend: self.fail(position, bad, mend),
+                  f'{self.where}, column {position if self.names is None else repr(self.names[position])}')
         return values
 
     def fail(self, position: int, value: Any, mend: str) -> NoReturn:
@@ -151,7 +152,7 @@ class TextTable(Table):
         return (row for _, row in self.numbered_rows())
 
     def numbered_rows(self) -> Iterator[Tuple[int, List[str]]]:
-        reader = csv.reader(io.StringIO(self.text, newline=''), delimiter=self.separator, strict=True,
+        reader = csv.reader(lines(self.text), delimiter=self.separator, strict=True,
                             skipinitialspace=self.separator != ' ')
         try:
             for row in reader:
@@ -189,11 +190,20 @@ class TextTable(Table):
         return rows
 
     def fetch(self, *positions: int) -> List[List[Any]]:
+        columns: List[List[Any]] = [[] for _ in positions]
+        same: List[Dict[str, str]] = [{} for _ in positions]  # one text for all its copies
+        targets = list(zip(positions, [column.append for column in columns], [texts.setdefault for texts in same]))
+        width = math.inf if self.names is None else len(self.names)
         try:
-            fields = list(map(itemgetter(*positions), map(itemgetter(1), self.body())))
+            for line, row in self.body():
+                if len(row) > width and (self.separator != ' ' or any(row[len(self.first):])):
+                    raise DataError(f'{self.where}, line {line}: {len(row)} columns where the header names {width}; '
+                                    f'quote each field that holds {self.separator!r}')
+                for position, append, text in targets:
+                    append(text(row[position], row[position]))
         except IndexError:
             self.fail_short(max(positions) + 1)
-        return [[field[index] for field in fields] for index in range(len(positions))]
+        return columns
 
     def fail(self, position: int, value: Any, mend: str) -> NoReturn:
         line = next(line for line, row in self.body() if row[position] == value)
@@ -295,6 +305,15 @@ class ParquetTable(TypedTable):
         except self.errors as error:
             raise self.broken(self.where, error) from error
         return values
+
+
+def lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text with their ends as they are, without a copy of the whole."""
+    start = 0
+    while start < len(text):
+        end = text.find('\n', start + _PIECE) + 1 or len(text)
+        yield from io.StringIO(text[start:end], newline='')
+        start = end
 
 
 def _moment(value: Any) -> Union[int, float, datetime, None]:

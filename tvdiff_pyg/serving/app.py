@@ -47,7 +47,7 @@ class Limits:
         max_k: longest list of recommendations.
         max_history: most items of a history.
         max_filter: most items of ``allow`` and of ``deny``.
-        max_body: bytes of a request's body.
+        max_body: bytes of a request's body; by default 64 for each item of a history and two filters, at least 65,536.
         body_seconds: for a body to arrive.
         threads: that score, of one torch thread each.
         max_waiting: requests that are scored or wait for it; more are refused with 503.
@@ -56,13 +56,16 @@ class Limits:
     max_k: int = 100
     max_history: int = 1000
     max_filter: int = 1000
-    max_body: int = 65_536
+    max_body: int = None  # type: ignore[assignment]  # an int once it is made
     body_seconds: float = 10.0
     threads: int = 1
     max_waiting: int = 64
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a limit that lets nothing through."""
+        if self.max_body is None:
+            ids = self.max_history + 2 * self.max_filter
+            object.__setattr__(self, 'max_body', max(65_536, 64 * ids))
         for limit in fields(self):
             value = getattr(self, limit.name)
             if not value > 0:

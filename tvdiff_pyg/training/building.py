@@ -8,6 +8,7 @@ from typing import Any, Union
 from torch_geometric.data import HeteroData
 
 from tvdiff_pyg.datasets import DATASETS, InteractionFile, MovieLensSmall, load_dataset
+from tvdiff_pyg.datasets.interactions import check_attribute_names
 from tvdiff_pyg.diffusion import GaussianDiffusion, LossHistoryTimesteps, NoiseSchedule, UniformTimesteps
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import (
@@ -59,6 +60,7 @@ def check_data(data: HeteroData, config: DatasetConfig) -> None:
     if config.name not in (None, data.name):
         raise ValueError(f"'dataset.name' is {config.name}, but 'data' is {data.name}: set 'dataset.name' to None, or "
                          f"omit 'data'")
+    check_attribute_names(data.item_attributes)
     for name, values in data.item_attributes.items():  # may have been set by hand; a run keeps them as JSON
         if not isinstance(values, list) or len(values) != data['item'].num_nodes:
             raise ValueError(f"'data.item_attributes' {name} must be a list of {data['item'].num_nodes} values, one an "

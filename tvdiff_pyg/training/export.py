@@ -1,6 +1,7 @@
 """``tvdiff export``: a run as an encoder, an item table and a search index."""
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from tvdiff_pyg.datasets.records import TextPairs
 from tvdiff_pyg.exported import ABOUT, ENCODER, FORMAT, INDEX, ITEMS, PROGRAM, TABLE
-from tvdiff_pyg.files import write_json
+from tvdiff_pyg.files import write_atomically, write_json
 from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.nn import TVDiff
 from tvdiff_pyg.nn.query_encoder import QueryEncoder
@@ -86,14 +87,17 @@ def export_run(run: Run, out: Path, index: Optional[str] = None,
     except FileExistsError as error:
         raise RunError(busy) from error
     try:
-        torch.export.save(program, part / PROGRAM)
+        content = io.BytesIO()  # where a file cannot be written, torch's writer ends the process
+        torch.export.save(program, content)
+        write_atomically(part / PROGRAM, lambda path: path.write_bytes(content.getbuffer()))
         save_weights(encoder.state_dict(), part / ENCODER)
         save_weights({'table': encoder.table}, part / TABLE)
         write_json(part / ITEMS, [run.item(number) for number in range(run.model.num_items)] + new_items)
         if faiss_index is not None:
             import faiss
 
-            faiss.write_index(faiss_index, str(part / INDEX))
+            index_bytes = faiss.serialize_index(faiss_index)  # its writer of files is silent about the last of them
+            write_atomically(part / INDEX, lambda path: path.write_bytes(index_bytes.data))
         about['bytes'] = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
         write_json(part / ABOUT, about)
         part.rename(out)  # in one step: a reader finds all of it or nothing

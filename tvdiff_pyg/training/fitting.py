@@ -32,7 +32,7 @@ from tvdiff_pyg.distributed import (
     world_size,
 )
 from tvdiff_pyg.evaluation import RankingEvaluator
-from tvdiff_pyg.files import lock, write_json, write_text
+from tvdiff_pyg.files import lock, remove_parts, write_json, write_text
 from tvdiff_pyg.nn.models.base import InteractionModel
 from tvdiff_pyg.split import Split
 from tvdiff_pyg.training.building import build_model, check_data, load_data
@@ -60,6 +60,8 @@ from tvdiff_pyg.training.plots import save_figure, training_figure
 from tvdiff_pyg.training.recipe import Recipe, flatten
 from tvdiff_pyg.training.run import Run, report_ks
 from tvdiff_pyg.training.storage import (
+    TENSORS,
+    TEXT,
     AtomicCheckpoints,
     has_data,
     load_data_folder,
@@ -172,7 +174,10 @@ def _fit(recipe: Recipe, out: Path, data_root: Union[str, Path, None], protocol:
                                     recipe.training.num_parts, rank(), world_size())
     with _only_writer(out) if rank() == 0 else nullcontext(), _deterministic() if model.trains else nullcontext():
         if rank() == 0:
-            if not resume and any(path.name != LOCK for path in out.iterdir()):
+            if resume:
+                for name in (CONFIG, TENSORS, TEXT, BEST, LAST, LOG, WEIGHTS, PER_USER, PLOT, METRICS):
+                    remove_parts(out / name)
+            elif any(path.name != LOCK for path in out.iterdir()):
                 raise RunError(f'{out} was taken by another run in this moment: name another folder with --out')
             write_text(out / CONFIG, yaml.safe_dump(settings.to_dict(), sort_keys=False))
             if not has_data(out):

@@ -4,15 +4,19 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Union
+from typing import Any, Container, Dict, Iterable, List, Union
 
 from tvdiff_pyg.files import write_atomically
 
 ROWS = 4096  # of a group of a Parquet file: what is held at a time
 
 
-def read_ids(path: Union[str, Path]) -> List[str]:
-    """Read ids, one a line; empty lines do not count.
+def read_ids(path: Union[str, Path], known: Container[str]) -> List[str]:
+    """Read ids, one a line; empty lines do not count, and blanks around an id only where it is known with them.
+
+    Args:
+        path: the file.
+        known: the ids of the run; others are returned too, without blanks around them.
 
     Raises:
         ValueError: the file cannot be read as UTF-8 text, or holds no id.
@@ -21,7 +25,7 @@ def read_ids(path: Union[str, Path]) -> List[str]:
         lines = Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} cannot be read as ids, one a line: {error}') from error
-    ids = [line for line in lines if line.strip()]  # an id may begin or end with a blank
+    ids = [line if line in known else line.strip() for line in lines if line.strip()]
     if not ids:
         raise ValueError(f'{path} holds no ids: write one a line')
     return ids
@@ -41,8 +45,9 @@ def write_lists(answers: Iterable[Dict[str, Any]], path: Path) -> int:
     """
     if path.suffix not in ('.jsonl', '.parquet'):
         raise ValueError(f"{path} must end in .jsonl or .parquet")
+    exists = f'{path} exists already: name another file with --out'
     if path.exists():
-        raise ValueError(f'{path} exists already: name another file with --out')
+        raise ValueError(exists)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
 
@@ -65,13 +70,16 @@ def write_lists(answers: Iterable[Dict[str, Any]], path: Path) -> int:
                     *([[item[name] for item in answer['items']] for answer in group] for name in ('item', 'score'))],
                     schema=schema))
 
+    write = write_json_lines
     if path.suffix == '.parquet':
+        write = write_parquet
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
             raise ImportError(f'Parquet needs pyarrow ({error}): pip install "tvdiff-pyg[parquet]"') from error
-        write_atomically(path, write_parquet)
-    else:
-        write_atomically(path, write_json_lines)
+    try:
+        write_atomically(path, write, replace=False)
+    except FileExistsError as error:  # since then: of two at once, the first to finish stays
+        raise ValueError(exists) from error
     return count

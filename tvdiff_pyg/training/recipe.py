@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
 
 from tvdiff_pyg.datasets.splits import TEST_RATIO, check_split
 
@@ -379,10 +379,21 @@ def flatten(values: Dict[str, Any], prefix: str = '') -> Dict[str, Any]:
     return out
 
 
+def _load(text: str) -> Any:
+    """Read a value as YAML; what YAML takes for a comment, an anchor or another name of null is text."""
+    value = get_loader('yaml')(text)
+    return text if value is None else value
+
+
+PARSER_MODE = 'tvdiff'
+"""jsonargparse's mode in which settings are read: YAML, where no value but ``null`` is none."""
+set_loader(PARSER_MODE, _load, (yaml.YAMLError,))
+
+
 @cache
 def _parser() -> ArgumentParser:
     """Made once: each leaves some 30 kB of types behind in jsonargparse."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
     parser.add_class_arguments(Recipe)
     return parser
 

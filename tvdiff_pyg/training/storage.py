@@ -25,7 +25,7 @@ TEXT_FIELDS = ('name', 'checksum', 'dropped', 'user_id', 'item_id', 'item_attrib
 def save_data(data: HeteroData, folder: Path) -> None:
     """Write a data set's edges, original ids and item attributes into a folder."""
     edges = {name: data[RATES][name].contiguous() for name in _EDGES if name in data[RATES]}
-    write_atomically(folder / TENSORS, lambda path: save_file(edges, path))
+    _save_tensors(edges, folder / TENSORS)
     write_json(folder / TEXT, {name: data[name] for name in TEXT_FIELDS})
 
 
@@ -76,8 +76,11 @@ def split_checksum(data: HeteroData) -> str:
 
 def save_weights(state: Dict[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    _save_tensors({name: value.detach().cpu().contiguous() for name, value in state.items()}, path)
+
+
+def _save_tensors(tensors: Dict[str, Tensor], path: Path) -> None:
+    write_atomically(path, lambda temporary: save_file(tensors, temporary), errors=(SafetensorError,))
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -91,11 +94,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
                         storage_options: Optional[Any] = None) -> None:
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_atomically(place, lambda temporary: torch.save(checkpoint, temporary))
-        except RuntimeError as error:  # torch's writer hides why
-            raise OSError(f'{place} cannot be written ({" ".join(str(error).split())}): is the disk full? What stood '
-                          f'there before is kept') from error
+        # torch's writer hides what the system said
+        write_atomically(place, lambda temporary: torch.save(checkpoint, temporary), errors=(RuntimeError,))
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
