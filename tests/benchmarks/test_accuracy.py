@@ -144,6 +144,8 @@ def test_search_cells_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture,
     assert '\n'.join(pages) == text
     assert '| [movielens-small](movielens-small.md) | Best so far: ease; ' in (results / 'README.md').read_text()
     assert 'Best so far: ease; TV-Diff has not been run.' in text
+    ratio = ease['metrics']['test']['recall@20'] / ease['metrics']['validation']['recall@20']
+    assert f'\n| ease | {ratio:.2f} |\n' in (results / 'README.md').read_text()
     assert f"| ease | {ease['metrics']['test']['recall@20']:.4f} | " in text and 'NOT CONVERGED' in text
     assert ('| tv-diff | | | | | | | | `--datasets movielens-small --models tv-diff --protocol holdout --seeds 0 1 2`'
             in text)
