@@ -23,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
 
     Raises:
         FileExistsError: ``path`` is there, perhaps only since ``write`` began, and ``replace`` is false.
-        OSError: it cannot be written; the message names a path.
+        OSError: it cannot be written; the message names a path, ``strerror`` is the system's.
     """
     failures: Tuple[Type[Exception], ...] = (OSError, *errors)
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
@@ -40,7 +40,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
         if isinstance(error, OSError) and error.filename is not None:
             raise
         kept = ' What stood there before is kept' if path.exists() else ''
-        raise OSError(f'{path} cannot be written ({" ".join(str(error).split())}): is the disk full?{kept}') from error
+        told = OSError(f'{path} cannot be written ({" ".join(str(error).split())}): is the disk full?{kept}')
+        told.strerror = getattr(error, 'strerror', None)  # the system's own word, as others have it
+        raise told from error
     finally:
         temporary.unlink(missing_ok=True)
 
