@@ -26,7 +26,7 @@ from scipy import stats
 
 from benchmarks.spaces import PUBLISHED, Settings
 from benchmarks.sweep import Diverged, folder_name, pack, resolve, run_cell, spread, unpack
-from tvdiff_pyg.files import lock, write_json, write_text
+from tvdiff_pyg.files import locked, write_json, write_text
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.plots import save_figure
@@ -200,8 +200,7 @@ def run(options: argparse.Namespace) -> None:
                     print(failed[-1], flush=True)
                     continue
             kept = done[folder.name]
-            with open(file.with_suffix('.lock'), 'w') as held:
-                lock(held, wait=True)
+            with locked(file):
                 record = _read(file, about)  # another process may have added to it
                 point = record['base']
                 if axis:
@@ -279,9 +278,8 @@ def _interval(found: Optional[Tuple[float, float, float]]) -> str:
 
 
 def _said(found: Optional[Tuple[float, float, float]]) -> str:
-    """Return a difference with its interval, and whether that holds 0."""
-    if found is None:
-        return 'no seed in common'
+    """Return a difference of points with a seed in common, with its interval, and whether that holds 0."""
+    assert found is not None
     return _interval(found) + (', which contains 0' if found[1] <= 0 <= found[2] else '')
 
 

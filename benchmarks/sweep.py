@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 from tvdiff_pyg.cli import DIVERGED
-from tvdiff_pyg.files import lock, write_json
+from tvdiff_pyg.files import locked, write_json
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
 from tvdiff_pyg.training.recipe import Recipe, flatten, recipe_path
 
@@ -252,8 +252,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
             del metrics['files']
             found[json.dumps(cell), seed] = {'cell': cell, 'settings': resolve(options.recipe, cell), **metrics}
             if file:
-                with open(file.with_suffix('.lock'), 'w') as held:
-                    lock(held, wait=True)
+                with locked(file):
                     found = {**read_rows(file, options.recipe, options.protocol, cell), **found}  # others may add
                     rows = list(found.values())
                     write_json(file, {

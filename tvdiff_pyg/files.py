@@ -5,8 +5,9 @@ import errno
 import json
 import os
 import secrets
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Callable, Tuple, Type
+from typing import IO, Any, Callable, Iterator, Tuple, Type
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = True,
@@ -96,3 +97,11 @@ def lock(file: IO, wait: bool) -> bool:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` for this process alone, of all that ask for it so; a file ``.lock`` beside it is left."""
+    with open(path.with_suffix('.lock'), 'w', encoding='utf-8') as file:
+        lock(file, wait=True)
+        yield
