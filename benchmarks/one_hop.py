@@ -4,7 +4,8 @@
 
 S = u H^T of clean rows at step 0 without dropout; H_K = tanh((Rbar^T Rbar)^(K-1) Rbar^T W_U), and the same without the
 tanh, to tell the graph's part from the non-linearity's. Weights are drawn as at initialisation, the same for all
-graphs of a seed, or are those of a finished run, whose K = 1 is the trained model. What came out: ``docs/theory.md``.
+graphs of a seed, or are those of a finished run, whose K = 1 is the trained model. Rows of other graphs and runs that
+``--json`` holds are kept. What came out: ``docs/theory.md``.
 """
 from __future__ import annotations
 
@@ -207,6 +208,7 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
     options = parser.parse_args(argv)
 
     started = time.process_time()
+    before = read_rows(Path(options.json), options) if options.json else []
     print('| graph | weights | Rbar, act | limit of the entropy | smoothness, K = 1, 2, ... | by the L of sym | '
           'entropy - log2 n_u | clipped | saturated | seeds where one hop is lower |\n|---|---|---|--:|' + '---|' * 6)
     rows: List[Dict[str, Any]] = []
@@ -221,12 +223,32 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
         rows += initial(dataset, [split.train], options)
     rows += [row for folder in options.runs for row in trained(folder, options)]
     if options.json:
+        again = {(row['graph'], row['weights']) for row in rows}
+        rows = sorted([row for row in before if (row['graph'], row['weights']) not in again] + rows,
+                      key=lambda row: (row['weights'] != 'initial', not row['graph'].startswith('planted')))
         about = {'planted_size': options.planted_size, 'users': options.users, 'threads': torch.get_num_threads(),
                  'cpu_s': round(time.process_time() - started), 'machine': platform.machine(), 'versions': versions()}
         text = ',\n'.join(json.dumps(row) for row in rows)  # a line a row: lists over K are short
         write_text(Path(options.json), f'{json.dumps(about)[:-1]}, "rows": [\n{text}\n]}}\n')
     if options.plot:
         plot(rows, Path(options.plot))
+    return rows
+
+
+def read_rows(file: Path, options: argparse.Namespace) -> List[Dict[str, Any]]:
+    """Return the rows that a JSON holds.
+
+    Raises:
+        SystemExit: they are of another planted size, or of other users, hops, or initial weights.
+    """
+    if not file.is_file():
+        return []
+    record = json.loads(file.read_text(encoding='utf-8'))
+    rows: List[Dict[str, Any]] = record['rows']
+    if [record['planted_size'], record['users']] != [options.planted_size, options.users] or any(
+            len(row['entropy']) != options.hops or row['weights'] == 'initial'
+            and [row['seeds'], row['hidden_channels']] != [options.seeds, options.hidden_channels] for row in rows):
+        raise SystemExit(f'{file} was written with other options: name another --json')
     return rows
 
 

@@ -140,9 +140,9 @@ def test_the_command(settings: Dict[str, Any], tmp_path: Path, monkeypatch: pyte
     for seed in (3, 4):
         fit(recipe, tmp_path / f'run{seed}', seed=seed)
     monkeypatch.setattr(one_hop, 'PLANTED', one_hop.PLANTED[-1:])
-    rows = one_hop.main(['--planted-size', '50', '40', '--seeds', '0', '7', '--hops', '2', '--hidden-channels', '4',
-                         '--users', '30', '--runs', str(tmp_path / 'run3'), str(tmp_path / 'run4'),
-                         '--json', str(tmp_path / 'out.json'), '--plot', str(tmp_path / 'out.png')])
+    options = ['--planted-size', '50', '40', '--seeds', '0', '7', '--hops', '2', '--hidden-channels', '4', '--users',
+               '30', '--json', str(tmp_path / 'out.json'), '--plot', str(tmp_path / 'out.png')]
+    rows = one_hop.main([*options, '--runs', str(tmp_path / 'run3'), str(tmp_path / 'run4')])
     written = json.loads((tmp_path / 'out.json').read_text())
     assert written['rows'] == rows and written['planted_size'] == [50, 40] and written['versions']['torch']
     assert (tmp_path / 'out.png').read_bytes().startswith(b'\x89PNG')
@@ -156,6 +156,13 @@ def test_the_command(settings: Dict[str, Any], tmp_path: Path, monkeypatch: pyte
     printed = capsys.readouterr().out
     assert all(one_hop.line(row) in printed for row in rows)
     assert rows[1]['smoothness_one_hop_lower'] == [0, 0] and rows[1]['density'] == 0.02
+
+    again = one_hop.main([*options, '--runs', str(tmp_path / 'run4')])  # what the file holds of others is kept
+    assert again == rows == json.loads((tmp_path / 'out.json').read_text())['rows']
+    for other in ('--users=29', '--hops=3', '--hidden-channels=5', '--seeds=1'):
+        with pytest.raises(SystemExit, match='was written with other options: name another --json'):
+            one_hop.main([*options, other])
+    assert json.loads((tmp_path / 'out.json').read_text())['rows'] == rows
 
 
 def test_other_models_are_refused(settings: Dict[str, Any], tmp_path: Path) -> None:
