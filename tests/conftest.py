@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, ContextManager, Iterator
 
 import pytest
 import torch
@@ -74,11 +75,17 @@ def fails(capsys: pytest.CaptureFixture) -> Callable[..., str]:
 
 
 @pytest.fixture
-def full_disk() -> Iterator[Callable[[int], None]]:
-    """Lets no file grow beyond so many bytes from then on, which programs meet as they meet a full disk."""
+def full_disk() -> Callable[[int], ContextManager[None]]:
+    """Let no file grow beyond so many bytes within it, which programs meet as they meet a full disk."""
     resource = pytest.importorskip('resource')
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    @contextmanager
+    def _full_disk(size: int) -> Iterator[None]:  # no longer than that: where its output is a file, pytest writes too
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return _full_disk

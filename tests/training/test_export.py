@@ -6,8 +6,9 @@ import math
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable
+from typing import Callable, ContextManager
 
 import pytest
 import torch
@@ -300,20 +301,21 @@ def test_an_export_is_whole_or_not_there(run_folder: Path, tmp_path: Path, monke
 
 @pytest.mark.parametrize('index, name', [([], 'encoder.pt2'), (['--format', 'faiss'], 'index.faiss')])
 def test_a_full_disk_is_one_line(index: list, name: str, run_folder: Path, tmp_path: Path,
-                                 monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[int], None],
+                                 monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[int], ContextManager[None]],
                                  fails: Callable[..., str]) -> None:
-    if index:
-        pytest.importorskip('faiss')
-        write_json = exporting.write_json
+    with ExitStack() as stack:
+        if index:
+            pytest.importorskip('faiss')
+            write_json = exporting.write_json
 
-        def last_but_the_index(path: Path, value: object) -> None:
-            write_json(path, value)
-            full_disk(64)
+            def last_but_the_index(path: Path, value: object) -> None:
+                write_json(path, value)
+                stack.enter_context(full_disk(64))
 
-        monkeypatch.setattr(exporting, 'write_json', last_but_the_index)
-    else:
-        full_disk(4096)
-    line = fails('export', str(run_folder), *index, '--out', str(tmp_path / 'out'))
+            monkeypatch.setattr(exporting, 'write_json', last_but_the_index)
+        else:
+            stack.enter_context(full_disk(4096))
+        line = fails('export', str(run_folder), *index, '--out', str(tmp_path / 'out'))
     assert f'{name} cannot be written' in line and 'is the disk full?' in line
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, ContextManager, Dict, Iterator
 
 import pytest
 import torch
@@ -130,21 +130,20 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     lambda path: write_lists([{'user': 'a' * 9000, 'items': []}], path),
 ], ids=['weights', 'checkpoint', 'json', 'lists'])
 def test_a_full_disk_is_told_with_the_name(write: Callable[[Path], None], tmp_path: Path,
-                                           full_disk: Callable[[int], None]) -> None:
-    full_disk(4096)
-    with pytest.raises(OSError, match='a.jsonl cannot be written .*: is the disk full[?]$'):
+                                           full_disk: Callable[[int], ContextManager[None]]) -> None:
+    with full_disk(4096), pytest.raises(OSError, match='a.jsonl cannot be written .*: is the disk full[?]$'):
         write(tmp_path / 'a.jsonl')
     assert not list(tmp_path.iterdir())
     (tmp_path / 'b.json').write_text('1')
-    with pytest.raises(OSError, match='b.json cannot be written .*full[?] What stood there before is kept'):
+    with full_disk(4096), pytest.raises(
+            OSError, match='b.json cannot be written .*full[?] What stood there before is kept'):
         write_json(tmp_path / 'b.json', 'a' * 9000)
     assert (tmp_path / 'b.json').read_text() == '1'
 
 
-def test_a_full_disk_while_data_are_saved(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+def test_a_full_disk_while_data_are_saved(tmp_path: Path, full_disk: Callable[[int], ContextManager[None]]) -> None:
     data = interaction_data('tiny', (list(map(str, range(900))), ['b'] * 900), checksum='f' * 64)
-    full_disk(4096)
-    with pytest.raises(OSError, match='data.safetensors cannot be written'):
+    with full_disk(4096), pytest.raises(OSError, match='data.safetensors cannot be written'):
         save_data(data, tmp_path)
 
 
