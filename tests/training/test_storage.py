@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterator
 
@@ -11,7 +12,7 @@ import torch
 
 pytest.importorskip('safetensors')
 from tvdiff_pyg.datasets import interaction_data  # noqa: E402
-from tvdiff_pyg.files import remove_parts, write_atomically, write_json  # noqa: E402
+from tvdiff_pyg.files import locked, remove_parts, write_atomically, write_json  # noqa: E402
 from tvdiff_pyg.training.lists import read_ids, write_lists  # noqa: E402
 from tvdiff_pyg.training.storage import (  # noqa: E402
     AtomicCheckpoints,
@@ -121,6 +122,23 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / '.b.json.0.part').touch()
     remove_parts(tmp_path / 'a.json')
     assert sorted(os.listdir(tmp_path)) == ['.b.json.0.part', 'b.json']
+
+
+def test_what_is_locked_is_waited_for(tmp_path: Path) -> None:
+    pytest.importorskip('fcntl')
+    entered = threading.Event()
+
+    def other() -> None:
+        with locked(tmp_path / 'a.json'):
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    with locked(tmp_path / 'a.json'), locked(tmp_path / 'b.json'):
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(30)
+    thread.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.lock', 'b.lock']
 
 
 @pytest.mark.parametrize('write', [
