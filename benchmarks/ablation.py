@@ -104,7 +104,7 @@ def read_cell(folder: Path, metrics: Dict[str, Any]) -> Dict[str, Any]:
     recipe = read_settings(folder).recipe
     batches_of = _batches_of(flatten(recipe.to_dict()))
     examples = metrics['pairs']['train'] if batches_of == 'pairs' else metrics['users']
-    names = ('false_negatives', 'false_negatives_by_chance', 'delta_energy', 'delta_entropy')
+    names = ('energy', 'entropy', 'false_negatives', 'false_negatives_by_chance', 'delta_energy', 'delta_entropy')
     kept = ('epoch', 'epochs', 'stopped', 'train_s', 'wall_s', 'peak_rss_mb', 'split_checksum', 'device', 'versions')
     return {**{part: {name: metrics[part][name] for name in METRICS} for part in ('validation', 'test')
                if metrics[part]},
@@ -333,6 +333,8 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
     yield (f"{len(seeds)} seed{'s' if len(seeds) > 1 else ', so that nothing is known of what another would change'}"
            + (f" (of what is said here: {', '.join(seeds)}, which all points have)" if more else '') + '.')
     yield from _negatives(record, axis, points, ours)
+    if axis == 'temperature':
+        yield from _balance(found)
     kinds = {kind: [name for name, value in cells.items() for cell in list(value.values())[:1]
                     if cell['batches_of'] == kind] for kind in ('users', 'pairs')}
     if all(kinds.values()):
@@ -384,6 +386,21 @@ def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: 
     if None not in shares:
         yield (f"False negatives go from {shares[0]:.3%} ({first}) to {shares[1]:.3%} ({last}) of what is drawn; by "
                f"chance they would be {_mean(points[last], 'false_negatives_by_chance'):.3%}.")
+
+
+def _balance(points: Dict[str, Any]) -> Iterator[str]:
+    """Say how many times the energy the entropy term is, of what training's loss was in the best epoch."""
+    times: Dict[str, float] = {}
+    for name in AXES['temperature']:
+        terms = [(cell['entropy'], cell['energy']) for cell in points.get(name, {'cells': {}})['cells'].values()
+                 if cell.get('entropy') is not None]
+        if terms:
+            times[name] = statistics.mean(-float(name) * entropy / energy for entropy, energy in terms)
+    if times:
+        yield (f"In the best epoch's training loss the entropy term, with its temperature, is "
+               f"{', '.join(f'{value:.0f} ({name})' for name, value in times.items())} times the energy. Adam's step "
+               'does not change with a common factor of the loss: where one term is nearly all of it, its temperature '
+               'changes little.')
 
 
 def draw(record: Dict[str, Any], path: Path) -> None:

@@ -283,6 +283,18 @@ def test_steps_are_those_the_optimiser_took(fit_options: Callable[..., list], tm
     assert (cell['batches_of'], cell['steps']) == (examples, last['global_step'])
 
 
+def test_the_entropy_term_is_set_against_the_energy_at_each_temperature() -> None:
+    record = _record('temperature', **{
+        '0.5': _cell(SURE, 0.3, energy=0.25, entropy=-0.5), '20': _cell(SURE, 0.2, energy=0.5, entropy=-0.25),
+        '1': _cell(SURE, 0.1)})  # by an earlier version, which did not keep them
+    said, = (said for said in ablation.conclusions(record, 'temperature') if 'entropy term' in said)
+    assert ', with its temperature, is 1 (0.5), 10 (20) times the energy. ' in said
+    record['axes']['temperature']['20']['cells']['1'] = _cell(SURE, 0.2, energy=0.125, entropy=-0.25)
+    assert ' is 1 (0.5), 25 (20) times ' in ' '.join(ablation.conclusions(record, 'temperature'))
+    assert 'times the energy' not in ' '.join(ablation.conclusions(_record('temperature', **{
+        '0.5': _cell(SURE, 0.3), '20': _cell(SURE, 0.2)}), 'temperature'))
+
+
 def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Path,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / 'results' / 'movielens-small-holdout.json'
@@ -298,6 +310,7 @@ def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Pa
     metrics = json.loads((folder / 'metrics.json').read_text())
     for name in ('wall_s', 'peak_rss_mb', 'device', 'versions', 'split_checksum'):
         assert cell[name] == metrics[name]
+    assert 0 < cell['energy'] < 1 and cell['entropy'] < 0
     assert cell['batches_of'] == 'users'
     assert cell['steps'] == torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True)['global_step'] > 1
     assert cell['false_negatives'] > cell['false_negatives_by_chance'] > 0
