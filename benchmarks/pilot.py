@@ -270,8 +270,8 @@ def page(record: Dict[str, Any], stem: str = 'pilot') -> str:
         lines += ['', f"Runs: {first['device']}, torch {first['versions']['torch']}; split "
                   f"`{first['split_checksum'][:12]}`. Measured in {seconds:,.0f} s with torch "
                   f"{record['versions']['torch']}.", '', f'![{dataset}]({stem}-{dataset}.png)', '',
-                  f'The first seed user by user, and the means of all seeds; epochs are drawn where they were logged: '
-                  f'{logged}.']
+                  f'The first seed user by user, and the means of all seeds; epochs, where they were logged '
+                  f'({logged}), as means over a sample of users, so that a line need not end in its dot.']
     return '\n'.join(lines) + '\n'
 
 
