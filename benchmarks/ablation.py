@@ -25,8 +25,8 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from benchmarks.spaces import PUBLISHED, Settings
-from benchmarks.sweep import Diverged, folder_name, pack, resolve, run_cell, spread, unpack
-from tvdiff_pyg.files import locked, write_json, write_text
+from benchmarks.sweep import Diverged, folder_name, pack, resolve, run_cell, spread, unpack, write_page
+from tvdiff_pyg.files import locked, write_json
 from tvdiff_pyg.nn.loss import ENTROPY_TERMS
 from tvdiff_pyg.training.folder import METRICS as RUN_METRICS, PER_USER, read_history, read_settings
 from tvdiff_pyg.training.plots import save_figure
@@ -192,7 +192,10 @@ def run(options: argparse.Namespace) -> None:
                     continue
                 try:
                     metrics = run_cell(options.dataset, options.protocol, cell, seed, folder, options.data_root)
-                    done[folder.name] = read_cell(folder, metrics)
+                    try:
+                        done[folder.name] = read_cell(folder, metrics)
+                    except (OSError, LookupError) as error:
+                        raise RuntimeError(f'{folder} is not whole ({error!r}): delete it') from error
                 except Diverged:  # in its first epoch
                     done[folder.name] = None
                 except (RuntimeError, ValueError) as error:
@@ -331,7 +334,8 @@ def conclusions(record: Dict[str, Any], axis: str) -> Iterator[str]:
                if level else 'Test tells all neighbours in our order apart: no interval contains 0.')
     more = any(len(point['cells']) > len(seeds) for point in found.values())
     yield (f"{len(seeds)} seed{'s' if len(seeds) > 1 else ', so that nothing is known of what another would change'}"
-           + (f" (of what is said here: {', '.join(seeds)}, which all points have)" if more else '') + '.')
+           + '.' + (f" All this is said of seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}, which all points "
+                    'have; means in the table hold more.' if more else ''))
     yield from _negatives(record, axis, points, ours)
     if axis == 'temperature':
         yield from _balance(found)
@@ -484,7 +488,8 @@ def report(results: Path) -> None:
         if missing:
             lines += ['', f"Not run: {', '.join(missing)}."]
         draw(record, results / f'{file.stem}.png')
-    write_text(results / 'README.md', '\n'.join(lines) + '\n')
+    if len(lines) > 3:
+        write_page(results / 'README.md', '\n'.join(lines) + '\n')
 
 
 def main(argv: Any = None) -> None:

@@ -37,6 +37,7 @@ NORMALIZATIONS = ('sym', 'left', 'linkprop')
 PLANTED: List[Dict[str, Any]] = [
     *({'density': density, 'exponent': power} for density in (0.005, 0.02, 0.1) for power in (0.0, 0.5, 1.0, 1.5)),
     {'density': 0.02, 'exponent': 1.0, 'user_exponent': 1.0}, {'density': 0.02, 'exponent': 1.0, 'communities': 8}]
+KEY = ('graph', 'weights', 'normalization', 'hidden_channels', 'act')  # rows that agree in these are the same
 BLOCK_ENTRIES = 2 ** 22
 MEASURES = ('smoothness', 'smoothness_sym', 'entropy', 'delta_entropy', 'entropy_se', 'clipped', 'saturated')
 COMPARED = ('smoothness', 'smoothness_sym', 'entropy')
@@ -223,8 +224,8 @@ def main(argv: Any = None) -> List[Dict[str, Any]]:
         rows += initial(dataset, [split.train], options)
     rows += [row for folder in options.runs for row in trained(folder, options)]
     if options.json:
-        again = {(row['graph'], row['weights']) for row in rows}
-        rows = sorted([row for row in before if (row['graph'], row['weights']) not in again] + rows,
+        again = {tuple(row[name] for name in KEY) for row in rows}
+        rows = sorted([row for row in before if tuple(row[name] for name in KEY) not in again] + rows,
                       key=lambda row: (row['weights'] != 'initial', not row['graph'].startswith('planted')))
         about = {'planted_size': options.planted_size, 'users': options.users, 'threads': torch.get_num_threads(),
                  'cpu_s': round(time.process_time() - started), 'machine': platform.machine(), 'versions': versions()}

@@ -77,7 +77,8 @@ def measure(folder: Path, in_full: bool = True) -> Dict[str, Any]:
 def rows(run: Run) -> Dict[str, Any]:
     """Return what the published energy finds in a diffusion model's rows, and what other readings of it would find.
 
-    The published count of p_j >= 1 / n_u is repeated for rows that are made a distribution in other ways.
+    The published count of p_j >= 1 / n_u, here of up to n_u items a user, is repeated for rows that are divided in
+    other ways, or not.
     """
     train, scorer = run.split.train, run.model.scorer()
     readings: Dict[str, float] = defaultdict(float)
@@ -203,7 +204,8 @@ def explanation(dataset: str, found: Dict[str, Runs]) -> Iterator[str]:
                  for name in first['rows']['readings']}
         near = [name for name, values in tried.items()
                 if all(abs(value / their - 1) <= CLOSE for value, their in zip(values, theirs.values()))]
-        yield (f"Delta U of {' / '.join(MODELS[model] for model in ours)} if the definition took rows otherwise: "
+        yield (f"Delta U of {' / '.join(MODELS[model] for model in ours)} if the definition took rows otherwise, "
+               'and of a row n_u items at most: '
                + '; '.join(f"{name} {' / '.join(f'{value:,.0f}' for value in values)}"
                            for name, values in tried.items())
                + f"; published {' / '.join(f'{value:,.0f}' for value in theirs.values())}. "

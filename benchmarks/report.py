@@ -15,9 +15,8 @@ import numpy as np
 
 from benchmarks.accuracy import RESULTS, SEEDED, distinct
 from benchmarks.spaces import DATASETS, MODELS, PUBLISHED
-from benchmarks.sweep import spread, unpack
+from benchmarks.sweep import spread, unpack, write_page
 from tvdiff_pyg.evaluation import holm, paired_test
-from tvdiff_pyg.files import write_text
 from tvdiff_pyg.training.plots import save_figure
 
 OURS = 'tv-diff'
@@ -343,12 +342,12 @@ def main(argv: Any = None) -> str:
             page += plot(results, dataset)
         lines.append(f'| [{dataset}]({dataset}.md) | {said[0]} | {said[1]} |')
         pages.append('\n'.join(page))
-        write_text(results / f'{dataset}.md', pages[-1])
+        write_page(results / f'{dataset}.md', pages[-1])
     lines += ['', 'Recall@20 on test, hold-out (* not converged):', '', *summary(results), '',
               "Recall@20 on test over that on validation, hold-out. The validation part is random pairs of each user's "
               'training part (ml-1m brings its own). Where the ratio differs between models, the test part is of '
               'another kind, and what is best on validation need not be best on test:', '', *shift(results), '']
-    write_text(results / 'README.md', '\n'.join(lines))
+    write_page(results / 'README.md', '\n'.join(lines))
     return '\n'.join(pages)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 from tvdiff_pyg.cli import DIVERGED
-from tvdiff_pyg.files import locked, write_json
+from tvdiff_pyg.files import locked, write_json, write_text
 from tvdiff_pyg.training.folder import CONFIG, METRICS, read_history, read_settings
 from tvdiff_pyg.training.recipe import Recipe, flatten, recipe_path
 
@@ -52,6 +52,14 @@ def unpack(text: str) -> np.ndarray:
 def spread(values: Sequence[float], form: str = '.4f') -> str:
     """Return the mean of values, and their standard deviation where there are several."""
     return f'{statistics.mean(values):{form}}' + (f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else '')
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, or raise ``SystemExit`` where a file with another heading has its name."""
+    heading = text.partition('\n')[0]
+    if path.is_file() and path.read_text(encoding='utf-8').partition('\n')[0] != heading:
+        raise SystemExit(f"{path} is another page than '{heading}': name another --results")
+    write_text(path, text)
 
 
 def curve(folder: Path) -> List[Dict[str, Any]]:

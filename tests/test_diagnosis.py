@@ -75,7 +75,7 @@ def test_what_falls_by_false_negatives_and_what_by_over_fitting(drawn, chance, n
                       'false_negatives_by_chance': lambda e: chance})
     found, = diagnose(rows, METRIC)
     assert found.name == name and 'was 0.2000 in epoch 0 and is 0.0100 in epoch 19' in found.saw
-    assert ('sampler.gamma' in found.change) == (name == 'recall collapse')
+    assert ('sampler.gamma' in found.change) == (drawn > 3 * chance)
     assert shown in found.saw and ('held-out' in found.saw) == bool(shown)
 
 
@@ -93,6 +93,12 @@ def test_scores_alike(similarity, expected):
 @pytest.mark.parametrize('uniformity, expected', [(0.96, []), (math.nan, []), (0.98, ['near-uniform scores'])])
 def test_near_uniform_scores(uniformity, expected):
     assert names(history(uniformity=lambda e: uniformity)) == expected
+
+
+@pytest.mark.parametrize('name', ['uniformity', 'similarity'])
+def test_scores_on_their_way_out_are_not_stuck(name):
+    assert diagnose_all(history(**{name: lambda e: 1 - 0.004 * e}), METRIC) == []  # as a softmax's entropy begins
+    assert len(diagnose_all(history(**{name: lambda e: 1 - 0.001 * e}), METRIC)) == 1
 
 
 @pytest.mark.parametrize('change, expected', [(0.02, []), (0.005, ['flat loss'])])

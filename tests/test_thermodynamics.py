@@ -89,6 +89,18 @@ def test_the_data_themselves(interactions):
         torch.testing.assert_close(out.energy, torch.where(clipped, 1, out.observed).double(), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize('scale', [0.3, 0.7, 0.9, 1.1])
+def test_the_scale_of_an_exact_reconstruction_does_not_matter(interactions, scale):
+    out = thermodynamics(lambda users: scale * interactions.dense(users, torch.float64), interactions, 'clip', True)
+    torch.testing.assert_close(out.energy, out.observed.double())
+
+
+def test_no_graph_of_all_scores_is_kept(interactions, scores):
+    weight = torch.nn.Parameter(scores)
+    out = thermodynamics(lambda users: weight[users], interactions)
+    assert not out.energy.requires_grad and not out.entropy.requires_grad
+
+
 def test_equal_scores_have_the_largest_entropy(interactions):
     for distribution in ('clip', 'softmax'):
         out = thermodynamics(lambda users: torch.full((users.numel(), N), 0.3), interactions, distribution)

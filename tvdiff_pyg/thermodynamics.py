@@ -11,6 +11,7 @@ from tvdiff_pyg.interaction_matrix import InteractionMatrix
 from tvdiff_pyg.typing import Scorer
 
 CLIP = 1e-6
+ROUNDING = 1e-9  # relative, by which p_j may lie below 1 / n_u and count as equal
 BLOCK_ENTRIES = 2 ** 21  # of a block of scores: 16 MB in float64, and a few arrays of that size at a time
 
 Distribution = Literal['clip', 'softmax']
@@ -68,6 +69,7 @@ class Thermodynamics(NamedTuple):
         return out
 
 
+@torch.no_grad()
 def thermodynamics(
     scorer: Scorer,
     interactions: InteractionMatrix,
@@ -86,7 +88,8 @@ def thermodynamics(
 
     against :math:`\log_2 n_u` and :math:`n_u` of the data, whose :math:`p` is uniform over what was observed. SPEC 10
     caps the count at :math:`n_u`, which it cannot exceed, as p sums to 1. The energy jumps at :math:`p_j = 1 / n_u`:
-    an exact reconstruction, clipped, lies just below there and has the energy 1, not :math:`n_u`.
+    an exact reconstruction, clipped, lies just below there and has the energy 1, not :math:`n_u`. Rounding, 1e-9 of
+    it, does not count as below.
 
     ``published`` follows the plots of the paper instead. ``softmax``: :math:`p` is clipped at 1e-6 in the entropy.
     ``clip``: the row is divided by its signed sum, and then clipped at 0; a row that now sums above 1 (by more than
@@ -164,10 +167,14 @@ def _published(scores: Tensor, count: Tensor, distribution: Distribution) -> tup
     mass = p.sum(1, keepdim=True)
     above = mass > 1 + 1e-6
     p = torch.where(above, p / mass, p)
-    energy = torch.where(above.view(-1), (p >= 1 / count).sum(1).double(), _energy(p, count))
+    energy = torch.where(above.view(-1), _high(p, count).sum(1).double(), _energy(p, count))
     return energy, torch.special.entr(p).sum(1) / math.log(2)
 
 
 def _energy(p: Tensor, count: Tensor) -> Tensor:
-    high = p >= 1 / count
+    high = _high(p, count)
     return high.sum(1) + p.masked_fill(high, 0).square_().sum(1) * count.view(-1)
+
+
+def _high(p: Tensor, count: Tensor) -> Tensor:
+    return p * count >= 1 - ROUNDING

@@ -206,8 +206,8 @@ def test_conclusions_are_of_the_seeds_that_all_points_have() -> None:
     record['axes']['graph']['none']['cells'].update({'1': _cell(SURE - 0.125, 0.1), '2': _cell(SURE - 0.125, 0.1)})
     said = list(ablation.conclusions(record, 'graph'))  # over all its seeds 'none' would be the lower one
     assert said[0] == 'By validation Recall@20: none > left; test has the same order.'
-    assert ('1 seed, so that nothing is known of what another would change (of what is said here: 0, which all points '
-            'have).' in said)
+    assert ('1 seed, so that nothing is known of what another would change. All this is said of seed 0, which all '
+            'points have; means in the table hold more.' in said)
     record['base']['cells'] = {'0': _cell(SURE, 0.3), '1': _cell(SURE, 0.3)}
     row, = (line for line in ablation.table(record, 'graph') if line.startswith('| none |'))
     assert ' (seeds in common: 2) |' in row
@@ -240,7 +240,7 @@ def test_a_recipe_that_draws_uniformly_is_no_gamma() -> None:
 def test_what_has_hardly_begun_is_left_out(tmp_path: Path) -> None:
     (tmp_path / 'lastfm-holdout.json').write_text(json.dumps({**_record('graph'), 'axes': {}}))
     ablation.main(['--results', str(tmp_path)])
-    assert 'lastfm' not in (tmp_path / 'README.md').read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ['lastfm-holdout.json']
 
 
 def test_harder_negatives_are_set_against_uniform_ones() -> None:
@@ -366,3 +366,16 @@ def test_it_goes_on_where_it_stopped_and_the_page_is_made_from_json(tmp_path: Pa
     shutil.rmtree(tmp_path / 'work')
     ablation.main(['--results', str(tmp_path / 'results')])  # the JSON files are enough
     assert f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]' in (tmp_path / 'results' / 'README.md').read_text()
+
+
+def test_a_run_folder_that_is_not_whole_is_named(tmp_path: Path) -> None:
+    file = tmp_path / 'results' / 'movielens-small-holdout.json'
+    options = ['--dataset', 'movielens-small', '--axes', 'timesteps', '--seeds', '0', *TINY, '--work',
+               str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
+    ablation.main(options)
+    folder, = (tmp_path / 'work').glob('*/*/*timesteps=loss-history*seed=0')
+    (folder / 'per_user.safetensors').unlink()
+    file.unlink()
+    with pytest.raises(SystemExit, match='not finished:\ntimesteps loss-history seed 0: .* is not whole'):
+        ablation.main(options)
+    assert json.loads(file.read_text())['base']['cells']

@@ -163,6 +163,11 @@ def test_the_command(settings: Dict[str, Any], tmp_path: Path, monkeypatch: pyte
         with pytest.raises(SystemExit, match='was written with other options: name another --json'):
             one_hop.main([*options, other])
     assert json.loads((tmp_path / 'out.json').read_text())['rows'] == rows
+    fit(Recipe.from_dict({**settings, 'model': {'hidden_channels': 5}, 'training': {'max_epochs': 1}}),
+        tmp_path / 'wider', seed=4)
+    one_hop.main([*options, '--runs', str(tmp_path / 'wider')])  # the same seed is another run
+    after = json.loads((tmp_path / 'out.json').read_text())['rows']
+    assert len(after) == len(rows) + 2 and all(row in after for row in rows)
 
 
 def test_other_models_are_refused(settings: Dict[str, Any], tmp_path: Path) -> None:

@@ -121,3 +121,13 @@ def test_a_cell_that_fails_names_its_log(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r'x failed: see .*x\.log'):
         sweep.run_cell('movielens-small', 'holdout', {'model.hidden_channels': '0'}, 0, tmp_path / 'x')
     assert 'hidden_channels' in (tmp_path / 'x.log').read_text()
+
+
+def test_another_page_of_its_name_is_kept(tmp_path: Path) -> None:
+    page = tmp_path / 'README.md'
+    for text in ('# Ablations\n', '# Ablations\n\nmore\n'):
+        sweep.write_page(page, text)
+        assert page.read_text() == text
+    with pytest.raises(SystemExit, match="README.md is another page than '# Accuracy'"):
+        sweep.write_page(page, '# Accuracy\n')
+    assert page.read_text() == text

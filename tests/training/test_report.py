@@ -114,6 +114,14 @@ def test_runs_of_different_splits_are_not_compared(report: Path, runs: List[Path
     assert 'cannot be compared' in text and 'SELECTED ON TEST' in text
 
 
+def test_a_run_without_its_log_is_not_one_in_closed_form(runs: List[Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / 'run')
+    (tmp_path / 'run' / 'log.csv').unlink()
+    main(['report', str(tmp_path / 'run'), '--out', str(tmp_path / 'out.html')])
+    text = (tmp_path / 'out.html').read_text(encoding='utf-8')
+    assert 'has no log.csv any more' in text and 'closed form' not in text
+
+
 @pytest.mark.parametrize('command', ['report', 'thermo'])
 def test_nothing_is_overwritten_and_wrong_runs_are_named(command: str, runs: List[Path], tmp_path: Path,
                                                          capsys: pytest.CaptureFixture) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,32 @@ def test_the_table_and_the_paths(run_folder: Path, tmp_path: Path, monkeypatch: 
     assert titles[1] == f'{titles[0]} (as published)'
     (ours,), (theirs,) = (list(given.values()) for given in paths)
     assert len(ours) == len(Run.load(run_folder).history()) and theirs == []  # what is logged is ours
+
+
+def test_runs_of_one_name_are_told_apart(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the second is named by nothing but the name that both have."""
+    for folder in ('x', 'y'):
+        shutil.copytree(run_folder, tmp_path / folder / 'demo')
+    monkeypatch.chdir(tmp_path / 'y')
+    main(['report', '../x/demo', 'demo', '--out', 'report.html'])
+    assert Path('report.html').read_text(encoding='utf-8').count('<h2 id="run-') == 2
+    labels: list = []
+    monkeypatch.setattr(thermo_module, 'plane_figure',
+                        lambda means, paths: labels.extend(means) or plane_figure(means, {}))
+    main(['thermo', '../x/demo', 'demo', '--out', 'out'])
+    assert labels[0].endswith(', demo') and labels[1].endswith(f", {tmp_path / 'y' / 'demo'}")
+
+
+def test_a_run_whose_scores_are_no_distribution_is_named(ratings_file: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / 'ease'
+    main(['fit', '--dataset.path', str(ratings_file), '--model.name', 'ease', '--out', str(out)])
+    monkeypatch.setattr(type(Run.load(out).model), 'scorer',
+                        lambda self: lambda users: torch.zeros(users.numel(), self.interactions.num_items))
+    with pytest.raises(SystemExit):
+        main(['thermo', str(out), '--published', '--out', str(tmp_path / 'out')])
+    assert f"{out}: 'scorer' gave user" in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
 def test_another_seed_is_another_sample(run_folder: Path) -> None:

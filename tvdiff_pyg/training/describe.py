@@ -66,7 +66,7 @@ def describe_thermodynamics(rows: Sequence[Dict[str, Any]]) -> str:
     for row in rows:
         cells = []
         for name in ('delta_energy', 'delta_entropy'):
-            error = f" ± {row[f'{name}_se']:,.0f}" if row['sampled'] else ''
+            error = f" ± {row[f'{name}_se']:,.1f}" if row['sampled'] else ''
             cells.append(f"{row[name]:,.1f}{error}".rjust(20))
         users = row['users']
         lines.append(f"{row['run']:<{width}}  {row['model']:<10}  {row['dataset']:<16}  {users:>7,}  {cells[0]}  "

@@ -72,7 +72,7 @@ def plane_figure(totals: Mapping[str, Mapping[str, float]], paths: Mapping[str, 
     Args:
         totals: ``delta_energy`` and ``delta_entropy`` of each run by its name.
         paths: the training history of those that have one with these columns: where they came from, as means over
-            the sample of users that was watched, which need not end where all users are.
+            the sample of users that was watched, which need not end in the dot.
     """
     figure = _figure(6, 4.5)
     axes = figure.subplots()
@@ -86,7 +86,7 @@ def plane_figure(totals: Mapping[str, Mapping[str, float]], paths: Mapping[str, 
     axes.axvline(0, color='grey', linewidth=0.5)
     axes.set_xlabel(r'$\Delta U$ a user')
     axes.set_ylabel(r'$\Delta S$ a user, bits')
-    axes.set_title('the data lie at 0, 0; dots: all users; lines: a sample, epoch by epoch', fontsize='medium')
+    axes.set_title('data at 0, 0; dots: finished runs; lines: sampled users, epoch by epoch', fontsize='medium')
     axes.legend(fontsize='small')
     return figure
 

@@ -27,7 +27,7 @@ def run_label(run: Run, taken: Container[str], ending: str = '') -> str:
     """Return a short name of a run that tells it from those before."""
     about = f"{run.metrics['model']}, {run.metrics['dataset']}"
     label = f'{about}, {run.folder.name}{ending}'
-    return f'{about}, {run.folder}{ending}' if label in taken else label
+    return f'{about}, {run.folder.resolve()}{ending}' if label in taken else label
 
 
 def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool = False,
@@ -42,7 +42,8 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
         seed: of the sample.
 
     Raises:
-        RunError: a folder holds no finished run, is named twice, or ``out`` is in use.
+        RunError: a folder holds no finished run, is named twice, or has scores that are no distribution; ``out`` is in
+            use.
     """
     names = distinct_names(folders)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -55,7 +56,10 @@ def compare_runs(folders: Sequence[Union[str, Path]], out: Path, published: bool
     writer.writerow(COLUMNS)
     for name in names:
         run = Run.load(name)  # one at a time: its tables go before the next run's come
-        value = run.thermodynamics(num_users, published, seed)
+        try:
+            value = run.thermodynamics(num_users, published, seed)
+        except ValueError as error:  # scores that are no distribution
+            raise RunError(f'{name}: {error}') from error
         size = value.population
         rows.append({'run': name, 'model': run.metrics['model'], 'dataset': run.metrics['dataset'],
                      'protocol': run.metrics['protocol'], 'pairs': run.metrics['pairs']['train'],
