@@ -16,7 +16,7 @@ TURNS = 4  # how often it must change its direction in the window
 COLLAPSE = 0.85  # share of the best figure that is left
 UNIFORM = 0.97  # of the largest entropy
 ALIKE = 0.97  # mean cosine of two users' scores
-LEFT = 0.01  # by which either has fallen in the last epochs where training is on its way out
+LEFT = 0.01  # by which uniformity falls in a few epochs where training is on its way out
 FLAT = 0.01  # relative change of the loss
 RISE = 1.5  # of the loss above its least value, relative to what it fell before
 LEAST_RISE = 0.25  # relative to where it began
@@ -59,8 +59,8 @@ def diagnose(history: History, metric: str, temperature: float = 1.0, settings: 
         drawn negatives are held-out positives, and three times as many as chance would give; over-fitting otherwise,
         where a larger gamma is among the advice if the second holds.
     ``scores alike``
-        The scores of two users have a cosine above 0.97 in the mean, which has not fallen by 0.01 in the last five
-        epochs. A TV-Diff of one hop has .1 (LastFM, Gowalla) to .6 (MovieLens small); with four hops .99 there.
+        The scores of two users have a cosine above 0.97 in the mean. A TV-Diff of one hop has .1 (LastFM, Gowalla) to
+        .6 (MovieLens small); with four hops .99 there.
     ``near-uniform scores``
         The rows' entropy is above 97 % of :math:`\log_2 N`, and has not fallen by 1 % of it in the last five epochs.
         Rows of a softmax begin there; clipped ones, as a diffusion model's, stay below with random weights too.
@@ -168,14 +168,9 @@ def _recall_collapse(history: History, metric: str, temperature: float, settings
                              ('more', 'model.dropout model.regularization'), ('some', 'training.average'), *harder))
 
 
-def _stays_above(history: History, name: str, level: float) -> bool:
-    last = _column(history[-EPOCHS:], name)
-    return bool((last[-1] >= level) & ~(last[0] - last[-1] >= LEFT))
-
-
 def _scores_alike(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     similarity = history[-1].get('similarity', 0.0)
-    if not _stays_above(history, 'similarity', ALIKE):
+    if not similarity >= ALIKE:
         return None
     return Diagnosis('scores alike', f"the scores of two users have a cosine of {similarity:.3f} in the mean",
                      'over-smoothing by more than one hop, or weights that have hardly moved: one list for all',
@@ -184,7 +179,7 @@ def _scores_alike(history: History, metric: str, temperature: float, settings: S
 
 def _near_uniform(history: History, metric: str, temperature: float, settings: Settings) -> Optional[Diagnosis]:
     uniformity = history[-1].get('uniformity', 0.0)
-    if not _stays_above(history, 'uniformity', UNIFORM):
+    if not uniformity >= UNIFORM or history[-EPOCHS].get('uniformity', 0.0) - uniformity >= LEFT:
         return None
     return Diagnosis('near-uniform scores', f"a row's entropy is {uniformity:.1%} of the largest there can be",
                      'weights that have hardly moved: the scores do not tell items apart',
