@@ -383,7 +383,8 @@ def _negatives(record: Dict[str, Any], axis: str, points: Dict[str, Any], ours: 
         relative = gain[0] / statistics.mean(_values({'cells': cells}, 'test'))
         name = f'AR-GSP at gamma {hard}' if axis == 'gamma' else hard
         yield (f'Over uniform draws {name} gains {relative:+.1%}, {_said(gain)}, on test'
-               + (f" (seeds in common: {', '.join(cells)})" if len(cells) < len(points[hard]['cells']) else '') + '.')
+               + (f" (seed {', '.join(cells)} alone)" if len(cells) == 1 else f" (seeds in common: {', '.join(cells)})"
+                  if len(cells) < len(points[hard]['cells']) else '') + '.')
     values = [name for name in AXES[axis] if name in points]
     first, last = ('uniform', hard) if axis == 'sampler' else (values[0], values[-1])
     shares = [_mean(points[name], 'false_negatives') if name in points else None for name in (first, last)]

@@ -205,18 +205,11 @@ def explanation(dataset: str, found: Dict[str, Runs]) -> Iterator[str]:
         near = [name for name, values in tried.items()
                 if all(abs(value / their - 1) <= CLOSE for value, their in zip(values, theirs.values()))]
         yield (f"Delta U of {' / '.join(MODELS[model] for model in ours)} if the definition took rows otherwise, "
-               'and of a row n_u items at most: '
+               'and of a row n_u items at most (one run each; not taken of the other models): '
                + '; '.join(f"{name} {' / '.join(f'{value:,.0f}' for value in values)}"
                            for name, values in tried.items())
                + f"; published {' / '.join(f'{value:,.0f}' for value in theirs.values())}. "
                + (f"Near it comes: {'; '.join(near)}." if near else f'None comes within {CLOSE:.0%} for all.'))
-        classic = [_mean(runs, 'published', 'delta_energy') for model, runs in found.items() if model not in DIFFUSION]
-        if classic:
-            said: Dict[str, List[str]] = {}
-            for name, values in tried.items():
-                said.setdefault(side(values, classic), []).append(name)
-            yield ('That diffusion models keep the higher energy is thus a matter of how their rows are divided: of '
-                   'these it ' + '; it '.join(f"{what} for {', '.join(names)}" for what, names in said.items()) + '.')
     if 'diffrec' in theirs:  # TV-Diff's counts the same rows
         kept = first['published_pairs'] + theirs['diffrec'] - first['users']  # what lies below adds less than 1 a user
         bound, entropy = (entropy_bound(first['degrees'], first['items'], kept),
@@ -266,7 +259,8 @@ def page(record: Dict[str, Any], stem: str = 'pilot') -> str:
                 cells.append('' if theirs is None else f'{theirs:,.0f}{per}')
             late = '' if all(run.get('stopped', 'patience') == 'patience' for run in runs) else ', NOT CONVERGED'
             recall = statistics.mean(run['recall@20'] for run in runs)
-            lines.append(f"| {MODELS[model]}{late} | {len(runs)} | {recall:.4f} | {' | '.join(cells)} |")
+            seeds = ', '.join(str(run['seed']) for run in runs)
+            lines.append(f"| {MODELS[model]}{late} | {seeds} | {recall:.4f} | {' | '.join(cells)} |")
         seconds = sum(run['seconds'] for runs in found.values() for run in runs)
         logged = ', '.join(MODELS[model] for model, runs in found.items() if runs[0]['path']) or 'none'
         lines += ['', f"Runs: {first['device']}, torch {first['versions']['torch']}; split "

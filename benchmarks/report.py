@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from benchmarks.accuracy import RESULTS, SEEDED, distinct
-from benchmarks.spaces import DATASETS, MODELS, PUBLISHED
+from benchmarks.spaces import DATASETS, MODELS, PUBLISHED, first
 from benchmarks.sweep import spread, unpack, write_page
 from tvdiff_pyg.evaluation import holm, paired_test
 from tvdiff_pyg.training.plots import save_figure
@@ -146,6 +146,15 @@ def _level(compared: Compared) -> str:
     return ', '.join(f'{model} ({difference:+.1%}, p = {p:.2g})' for difference, model, p in near)
 
 
+def _which(results: Path, dataset: str, model: str) -> str:
+    """Return where the setting that a search found best is from, if it is none that was drawn."""
+    path = results / dataset / model / 'search.json'
+    if not (DATASETS[dataset].searched and MODELS[model].space and path.is_file()):
+        return ''
+    record = json.loads(path.read_text(encoding='utf-8'))
+    return f' (the first: {first(dataset, model).source})' if record['best'] == 0 else ''
+
+
 def unequal_budgets(results: Path, dataset: str, found: Dict[str, List[Cell]]) -> List[str]:
     """Return a warning where the models' settings were searched with other numbers of trials or minutes."""
     budgets: Dict[str, List[str]] = {}
@@ -196,6 +205,7 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
             lines.append(f'| {model} | | | | | | | | {command(dataset, model, protocol)} | | | |{other}')
             continue
         cells, figures = found[model], ''
+        chosen = cells[0]['chosen'] + _which(results, dataset, model)
         late = '' if _converged(cells) else ', NOT CONVERGED'
         for metric in METRICS:
             by, p = compared[metric].get(model, (None, None))
@@ -203,7 +213,7 @@ def table(results: Path, dataset: str, protocol: str) -> Tuple[str, List[str]]:
                 '' if p is None else f'{p:.2g}' if p > 1e-99 else '< 1e-99') + ' | '
         users = per_user(cells[:1], METRICS[0]).size
         lines.append(
-            f"| {model} | {figures}{len(cells)} | {cells[0]['chosen']}{late} | "
+            f"| {model} | {figures}{len(cells)} | {chosen}{late} | "
             f"{_mean(cells, lambda c: c['metrics']['train_s']):.0f} | "
             f"{users / _mean(cells, lambda c: max(c['metrics']['test_s'], 1e-2)):,.0f} | "
             f"{_mean(cells, lambda c: c['metrics']['peak_rss_mb']):.0f} |{other}")

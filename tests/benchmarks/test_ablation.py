@@ -248,7 +248,7 @@ def test_harder_negatives_are_set_against_uniform_ones() -> None:
     record = _record('sampler', uniform=_cell(SURE, 0.3, false_negatives=0.001, **shares), **{
         'AR_GSP score': _cell(SURE + 0.03125, 0.4, false_negatives=0.02, **shares)})
     gain, shift = list(ablation.conclusions(record, 'sampler'))[-2:]
-    assert gain == 'Over uniform draws AR-GSP score gains +10.0%, +0.0312 [+0.0312, +0.0312], on test.'
+    assert gain == 'Over uniform draws AR-GSP score gains +10.0%, +0.0312 [+0.0312, +0.0312], on test (seed 0 alone).'
     assert shift == ('False negatives go from 0.100% (uniform) to 2.000% (AR-GSP score) of what is drawn; by chance '
                      'they would be 0.100%.')
     record['axes']['gamma'] = _record('gamma', **{
