@@ -117,6 +117,8 @@ def test_runs_of_different_splits_are_not_compared(report: Path, runs: List[Path
 def test_a_run_without_its_log_is_not_one_in_closed_form(runs: List[Path], tmp_path: Path) -> None:
     shutil.copytree(runs[0], tmp_path / 'run')
     (tmp_path / 'run' / 'log.csv').unlink()
+    metrics = tmp_path / 'run' / 'metrics.json'
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), 'diagnoses': []}))
     main(['report', str(tmp_path / 'run'), '--out', str(tmp_path / 'out.html')])
     text = (tmp_path / 'out.html').read_text(encoding='utf-8')
     assert 'has no log.csv any more' in text and 'closed form' not in text
